@@ -1,9 +1,10 @@
 """A camera and a structured-light scanner for surfaces made of formulas.
 
-`photograph` shades a surface (Lambert diffuse, Blinn's specular lobe, ambient occlusion,
-a cast shadow) and adds a camera's noise; `scan` gives its depth with a scanner's noise
-and with the pixels missing that such scanners miss: where the projector does not reach,
-on steep flanks, and scattered ones. Lengths are millimetres unless a name says metres.
+`photograph` shades a surface (Lambert's diffuse term, Blinn's specular lobe, ambient
+occlusion, a cast shadow) and adds a camera's noise; `scan` gives its depth with a
+scanner's noise and without the pixels that such scanners miss: where the projector does
+not reach, on steep flanks, and scattered ones. Lengths are millimetres unless a name
+says metres.
 """
 
 import dataclasses
@@ -11,10 +12,11 @@ import functools
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from scipy import ndimage
+from scipy import fft, ndimage
 
 FIELD = 100.0  # side of the square that camera and scanner see
 DISTANCE = 450.0  # from the camera to the background plane
+_GAMMA = np.round(255 * np.linspace(0, 1, 4096) ** (1 / 2.2)).astype(np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Surface:
 
 def grid(size: int) -> tuple[Float[np.ndarray, "s s"], Float[np.ndarray, "s s"]]:
     """Coordinates x (right) and y (down) of the pixels' centres, 0 in the middle."""
-    axis = ((np.arange(size) + 0.5) / size - 0.5) * FIELD
+    axis = np.float32(((np.arange(size) + 0.5) / size - 0.5) * FIELD)
     x, y = np.meshgrid(axis, axis)
     return x, y
 
@@ -67,7 +69,8 @@ def _amplitudes(size: int, scale: float, slope: float) -> Float[np.ndarray, "s f
     amplitudes[0, 0] = 0
     # Columns 1 … n/2 − 1 of a real transform stand for two frequencies each.
     twice = np.where((fx == 0) | (fx == fx[-1]), 1, 2)
-    return amplitudes * size / np.sqrt((twice * amplitudes**2).sum() / size**2)
+    scale_to_one = size / np.sqrt((twice * amplitudes**2).sum())
+    return (amplitudes * scale_to_one * size / np.sqrt(2)).astype(np.float32)
 
 
 def noise(
@@ -78,9 +81,9 @@ def noise(
     The amplitude is flat up to the frequency 1 / scale and falls beyond it with the
     exponent `slope`: 3 looks like clouds, 1.5 like grain.
     """
-    white = rng.standard_normal((2, size, size // 2 + 1))
-    spectrum = (white[0] + 1j * white[1]) * _amplitudes(size, scale, slope)
-    return np.fft.irfft2(spectrum / np.sqrt(2), s=(size, size))
+    white = rng.standard_normal((size, size // 2 + 1, 2), np.float32)
+    spectrum = white.view(np.complex64)[..., 0] * _amplitudes(size, scale, slope)
+    return fft.irfft2(spectrum, (size, size))
 
 
 def smooth(values: Float[np.ndarray, "s s"], pixels: float) -> np.ndarray:
@@ -98,7 +101,7 @@ def step(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:
-    return vector / np.linalg.norm(vector)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
 def photograph(
@@ -112,13 +115,13 @@ def photograph(
     """
     size, pixel = len(surface.top), surface.pixel
     lamp = _unit(np.array([-0.55, -0.65, 0.9]) + light.normal(0, 0.04, 3))
-    strength, ambient = light.normal(1, 0.03), light.normal(0.42, 0.015)
-    cast = light.normal(1, 0.012, 3)
+    ambient = light.normal(0.42, 0.015)
+    lamp_colour = light.normal(1, 0.03) * np.float32(light.normal(1, 0.012, 3))
 
     slope_y, slope_x = np.gradient(surface.top + surface.relief, pixel)
     length = np.sqrt(1 + slope_x**2 + slope_y**2)
     facing = (lamp[2] - slope_x * lamp[0] - slope_y * lamp[1]) / length
-    half = _unit(lamp + [0, 0, 1])
+    half = _unit(lamp + np.array([0, 0, 1], np.float32))
     mirror = (half[2] - slope_x * half[0] - slope_y * half[1]) / length
     height = surface.height
     hollow = np.clip(smooth(surface.top, 6 / pixel) - surface.top, 0, 6)
@@ -131,10 +134,12 @@ def photograph(
     table = light.normal(0.055, 0.004) * (1 + 0.1 * noise(light, size, 1.0, 1.5))
     reach = np.round(-lamp[1::-1] * 8 / pixel).astype(int)
     thrown = np.roll(smooth(np.minimum(height, 12) / 12, 7 / pixel), reach, (0, 1))
-    table = (table * (1 - 0.75 * np.clip(thrown, 0, 1)))[..., None] * [0.95, 1, 1.08]
+    table = (table * (1 - 0.75 * np.clip(thrown, 0, 1)))[..., None] * np.float32(
+        [0.95, 1, 1.08]
+    )
 
     coverage = np.clip(surface.inside / pixel + 0.5, 0, 1)[..., None]
-    scene = strength * cast * (part * coverage + table * (1 - coverage))
+    scene = lamp_colour * (part * coverage + table * (1 - coverage))
     return _expose(ndimage.gaussian_filter(scene, (0.6, 0.6, 0)), camera)
 
 
@@ -142,22 +147,24 @@ def _expose(
     scene: Float[np.ndarray, "s s 3"], camera: np.random.Generator
 ) -> UInt8[np.ndarray, "s s 3"]:
     shot = np.sqrt(np.clip(scene, 0, None) * 1.5e-4 + 4e-6)
-    signal = scene + shot * camera.standard_normal(scene.shape)
-    return np.round(255 * np.clip(signal, 0, 1) ** (1 / 2.2)).astype(np.uint8)
+    signal = scene + shot * camera.standard_normal(scene.shape, np.float32)
+    return _GAMMA[np.clip(4095 * signal, 0, 4095).astype(np.int16)]
 
 
 def scan(surface: Surface, rng: np.random.Generator) -> Float[np.ndarray, "s s"]:
     """Depth in metres as a structured-light scanner gives it; 0 = missing."""
     size, pixel = len(surface.top), surface.pixel
     x, y = grid(size)
-    tilt_x, tilt_y, offset = rng.normal(0, [0.006, 0.006, 2.0])
+    tilt_x, tilt_y, offset = rng.normal(0, [0.006, 0.006, 2.0]).tolist()
     height = surface.height
     # The projector stands to the left: whatever lies below its grazing ray is dark.
     ray = height + 1.6 * x
     dark = ray < np.maximum.accumulate(ray, axis=1) - 0.6
     slope = np.hypot(*np.gradient(height, pixel))
-    lost = rng.random((size, size)) < 0.004 + 0.5 * step(slope, 1.5, 5)
-    lost |= ~surface.mask & (rng.random((size, size)) < 0.04)
-    error = 0.06 * noise(rng, size, 4.0) + 0.08 * rng.standard_normal((size, size))
+    lost = rng.random((size, size), np.float32) < 0.004 + 0.5 * step(slope, 1.5, 5)
+    lost |= ~surface.mask & (rng.random((size, size), np.float32) < 0.04)
+    error = 0.06 * noise(rng, size, 4.0) + 0.08 * rng.standard_normal(
+        (size, size), np.float32
+    )
     depth = DISTANCE + offset - height + tilt_x * x + tilt_y * y + error
     return np.where(dark | lost, 0, depth / 1000).astype(np.float32)

@@ -7,6 +7,7 @@ say which pixels they touched. Lengths are millimetres.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -22,12 +23,12 @@ def _pose(
 ) -> tuple[Float[np.ndarray, "s s"], Float[np.ndarray, "s s"]]:
     """The part's own coordinates (u, v): shifted and turned (degrees) at random."""
     x, y = grid(size)
-    angle = np.deg2rad(rng.normal(0, turn))
-    dx, dy = rng.normal(0, shift, 2)
+    angle = math.radians(rng.normal(0, turn))
+    dx, dy = rng.normal(0, shift, 2).tolist()
     x, y = x - dx, y - dy
     return (
-        x * np.cos(angle) + y * np.sin(angle),
-        y * np.cos(angle) - x * np.sin(angle),
+        x * math.cos(angle) + y * math.sin(angle),
+        y * math.cos(angle) - x * math.sin(angle),
     )
 
 
@@ -40,21 +41,20 @@ def _fillet(inside: Float[np.ndarray, "s s"], radius: float) -> np.ndarray:
 def _paint(
     colour: tuple[float, float, float], value: Float[np.ndarray, "s s"]
 ) -> Float[np.ndarray, "s s 3"]:
-    return np.clip(np.asarray(colour) * value[..., None], 0.01, 1)
+    return np.clip(np.float32(colour) * value[..., None], 0.01, 1)
 
 
 def flange(rng: Rng, size: int) -> Surface:
     """A turned steel flange: a ring with six bolt holes and a raised sealing face."""
     u, v = _pose(rng, size, 1.0, 4.0)
     radius, angle = np.hypot(u, v), np.arctan2(v, u)
-    outer, inner = rng.normal([36, 15], 0.12)
+    outer, inner = rng.normal([36, 15], 0.12).tolist()
     sector = np.mod(angle, np.pi / 3) - np.pi / 6
     bolt = np.hypot(radius * np.cos(sector) - 28, radius * np.sin(sector)) - 3.4
     inside = np.minimum(np.minimum(outer - radius, radius - inner), bolt)
     face = 2.2 * step(radius, 22.5, 21.5)
-    marks = np.interp(
-        radius, np.linspace(0, 75, 600), np.cumsum(rng.normal(0, 0.012, 600)) % 0.03
-    )
+    tool = np.cumsum(rng.normal(0, 0.012, 600)) % 0.03
+    marks = np.interp(radius, np.linspace(0, 75, 600), tool).astype(np.float32)
     grain = noise(rng, size, 1.2, 1.6)
     stone = noise(rng, size, 14.0)
     value = rng.normal(1, 0.025) * (1 + 0.035 * grain + 0.03 * stone)
@@ -62,7 +62,7 @@ def flange(rng: Rng, size: int) -> Surface:
         top=12 + face - _fillet(inside, 1.2),
         inside=inside,
         albedo=_paint((0.42, 0.43, 0.45), value),
-        gloss=np.full((size, size), 0.16),
+        gloss=np.full((size, size), np.float32(0.16)),
         relief=marks + 0.012 * grain,
     )
 
@@ -78,19 +78,19 @@ def biscuit(rng: Rng, size: int) -> Surface:
     crumbs = noise(rng, size, 3.0, 2.2)
     swell = noise(rng, size, 18.0)
     inside = box + scallop * step(box, 6, 1) + 0.15 * crumbs
-    dock = np.hypot(np.mod(u + 6, 12) - 6, np.mod(v, 11) - 5.5) + 20 * (box < 7)
-    pits = np.exp(-((dock / 1.3) ** 2))
+    dock = np.hypot(np.mod(u + 6, 12) - 6, np.mod(v, 11) - 5.5)
+    pits = np.exp(-((dock / 1.3) ** 2)) * step(box, 6, 8)
     groove = np.exp(-(((box - 5.5) / 0.8) ** 2))
     top = 11 + 0.3 * swell + 0.16 * crumbs - 1.8 * pits - 0.8 * groove
     brown = step(box, 9, -1) * rng.normal(0.55, 0.06) + 0.12 * swell + 0.08 * crumbs
     brown = np.clip(brown + rng.normal(0.15, 0.04), 0, 1)[..., None]
-    dough, crust = np.array([0.72, 0.47, 0.20]), np.array([0.40, 0.17, 0.05])
+    dough, crust = np.float32([[0.72, 0.47, 0.20], [0.40, 0.17, 0.05]])
     speckle = 1 + 0.05 * noise(rng, size, 0.8, 1.5)
     return Surface(
         top=top - _fillet(inside, 2.5),
         inside=inside,
         albedo=(dough + (crust - dough) * brown) * speckle[..., None],
-        gloss=np.full((size, size), 0.02),
+        gloss=np.full((size, size), np.float32(0.02)),
         relief=0.1 * noise(rng, size, 1.0, 1.8),
     )
 
@@ -116,7 +116,7 @@ def bolt(rng: Rng, size: int) -> Surface:
         top=top,
         inside=np.maximum(head, shaft),
         albedo=_paint((0.50, 0.36, 0.15), value),
-        gloss=np.full((size, size), 0.3),
+        gloss=np.full((size, size), np.float32(0.3)),
         relief=0.02 * grain,
     )
 
@@ -138,12 +138,14 @@ def _place(
     points = rng.random((400, 2))
     rows, columns = (points.T * size).astype(int)
     clear = surface.inside[rows, columns]
-    y, x = (points[np.argmax(clear > min(margin, clear.max() * 0.99))] - 0.5) * FIELD
+    y, x = (
+        FIELD * (points[np.argmax(clear > min(margin, clear.max() * 0.99))] - 0.5)
+    ).tolist()
     angle = rng.uniform(0, 2 * np.pi)
     dx, dy = grid(size)[0] - x, grid(size)[1] - y
     return (
-        dx * np.cos(angle) + dy * np.sin(angle),
-        dy * np.cos(angle) - dx * np.sin(angle),
+        dx * math.cos(angle) + dy * math.sin(angle),
+        dy * math.cos(angle) - dx * math.sin(angle),
     )
 
 
