@@ -1,0 +1,112 @@
+"""Frozen feature extractors, by name: timm's EfficientNets and wavelet scattering."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+from absl import logging
+from jaxtyping import Array, Float, UInt8
+from ml_collections import ConfigDict
+
+from ast_jax.errors import UserError
+
+PyTree = Any
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A feature extractor: arrays, and a pure function of them and of images.
+
+    Attributes:
+      name: as configured.
+      channels: of the feature map.
+      stride: image pixels a position of the feature map.
+      fingerprint: SHA-256 over everything that the features depend on.
+      variables: a pytree of arrays, to be passed to `apply`.
+      apply: (variables, images [b,h,w,3]) → features [b,h/stride,w/stride,channels];
+        normalises the images itself and may be traced.
+      standardise: whether the caller is to standardise each channel over the training
+        set, because the features have no common scale.
+    """
+
+    name: str
+    channels: int
+    stride: int
+    fingerprint: str
+    variables: PyTree
+    apply: Callable[[PyTree, UInt8[Array, "b h w 3"]], Float[Array, "b i j c"]]
+    standardise: bool
+
+
+def create(config: ConfigDict, *, dtype: str = "float32", image_size: int) -> Backbone:
+    """The backbone that the configuration's `backbone` section describes.
+
+    Args:
+      config: name, weights, stage, padding, mean, std (empty = the backbone's own).
+      dtype: what it computes in, float32 or bfloat16; features are float32 either way.
+      image_size: side of the images in pixels.
+
+    Raises:
+      UserError: an unknown name, weights that cannot be had or do not fit, an image
+        size that is no multiple of the stride.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"train.dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
+    if config.name == "scattering":
+        from ast_jax.backbones import scattering
+
+        return scattering.create(config, dtype=dtype, image_size=image_size)
+    return _efficientnet(config, dtype, image_size)
+
+
+def _efficientnet(config: ConfigDict, dtype: str, image_size: int) -> Backbone:
+    import jax.numpy as jnp
+
+    from ast_jax.backbones import efficientnet, timm_weights
+
+    base = config.name.split(".")[0]
+    padding = config.padding or "same"
+    net = efficientnet.architecture(base, config.stage, padding)
+    if image_size % net.stride:
+        raise UserError(
+            f"dataset.image_size: {image_size} is no multiple of {config.name}'s stride"
+            f" {net.stride}"
+        )
+    path = timm_weights.locate(config.name, config.weights)
+    digest = timm_weights.sha256(path)
+    logging.info("backbone %s: %s, SHA-256 %s", config.name, path, digest)
+    own = timm_weights.normalisation(config.name)
+    mean, std = tuple(config.mean) or own[0], tuple(config.std) or own[1]
+    model = efficientnet.EfficientNet(net)
+
+    def apply(
+        variables: PyTree, images: UInt8[Array, "b h w 3"]
+    ) -> Float[Array, "b i j c"]:
+        x = (images / 255.0 - jnp.array(mean)) / jnp.array(std)
+        return model.apply(variables, x.astype(dtype)).astype(jnp.float32)
+
+    return Backbone(
+        name=config.name,
+        channels=net.channels,
+        stride=net.stride,
+        fingerprint=fingerprint(
+            name=base,
+            weights=digest,
+            stage=config.stage,
+            padding=padding,
+            mean=mean,
+            std=std,
+            dtype=dtype,
+        ),
+        variables=timm_weights.load(path, net),
+        apply=apply,
+        standardise=False,
+    )
+
+
+def fingerprint(**parts: Any) -> str:
+    """SHA-256 (hex) over named values that JSON can hold, whatever their order."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

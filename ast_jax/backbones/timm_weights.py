@@ -1,0 +1,209 @@
+"""timm's pretrained weights, from a file or the Hugging Face hub, checked and folded.
+
+Nothing is guessed and nothing unpickled: each convolution's tensors must be there, in
+the right shape and finite, else one line says what is wrong.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+from jaxtyping import Float
+
+from ast_jax.backbones.efficientnet import Architecture, Conv
+from ast_jax.errors import UserError
+
+BATCH_NORM_EPSILON = 1e-3
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+# timm's releases: {tag: (the variants that have it, their mean and standard deviation)}
+TAGS = {
+    "in1k": (("b0", "b1", "b2", "b3", "b4", "b5"), IMAGENET),
+    "aa_in1k": (("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7"), IMAGENET),
+    "ap_in1k": (("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7"), HALF),
+    "ns_jft_in1k": (("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7"), IMAGENET),
+    "ra_in1k": (("b5", "b7"), IMAGENET),
+}
+LITE = ("lite0", "lite1", "lite2", "lite3", "lite4")
+KNOWN = {
+    f"tf_efficientnet_{variant}.{tag}": normalisation
+    for tag, (variants, normalisation) in TAGS.items()
+    for variant in variants
+} | {f"tf_efficientnet_{variant}.in1k": HALF for variant in LITE}
+HINT = (
+    "give a local .safetensors or .pth file with --config.backbone.weights=PATH, or"
+    " take the weight-free --config.backbone.name=scattering"
+)
+
+NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
+
+Shapes = Mapping[str, tuple[int, ...]]
+Read = Callable[[str], np.ndarray]
+Variables = dict[str, dict[str, dict[str, Float[np.ndarray, "..."]]]]
+
+
+def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation (of 0 … 1 images) that `name`'s weights expect.
+
+    A name without tag stands for the ordinary recipe of its family.
+    """
+    return KNOWN.get(name, HALF if "_lite" in name else IMAGENET)
+
+
+def locate(name: str, weights: str) -> Path:
+    """The weight file: `weights` itself, or timm's release `name`, fetched and cached.
+
+    Raises:
+      UserError: no such file, an unknown tag, no network, or a download that differs
+        from what the hub announces.
+    """
+    if weights:
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise UserError(f"backbone.weights: no file {path}; {HINT}")
+        return path
+    if name not in KNOWN:
+        base = name.split(".")[0] + "."
+        tags = [known for known in KNOWN if known.startswith(base)]
+        raise UserError(
+            f"backbone.name: {name!r} names no pretrained weights; known:"
+            f" {', '.join(tags or KNOWN)}; or {HINT}"
+        )
+    return _download(name)
+
+
+def _download(name: str) -> Path:
+    import huggingface_hub
+
+    try:
+        path = Path(
+            huggingface_hub.hf_hub_download(f"timm/{name}", "model.safetensors")
+        )
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"cannot fetch timm/{name} from the Hugging Face hub"
+            f" ({type(error).__name__}: {reason}); {HINT}"
+        ) from error
+    # The cache names a large file's content after the SHA-256 that the hub announces.
+    announced = path.resolve().name
+    if re.fullmatch("[0-9a-f]{64}", announced) and sha256(path) != announced:
+        raise UserError(
+            f"{path}: differs from the SHA-256 that the hub announces; delete"
+            f" {path.resolve()} and run again, or {HINT}"
+        )
+    return path
+
+
+def sha256(path: Path) -> str:
+    """The hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load(path: Path, net: Architecture) -> Variables:
+    """The variables of `EfficientNet(net)` from timm's tensors in `path`.
+
+    Raises:
+      UserError: a file that is damaged, or does not hold every tensor of `net` in its
+        shape, or holds numbers that are not finite.
+    """
+    readers = {".safetensors": _safetensors, ".pth": _torch}
+    if path.suffix not in readers:
+        raise UserError(f"backbone.weights: {path} is no .safetensors or .pth file")
+    shapes, read = readers[path.suffix](path)
+    needed = required(net)
+    _check_shapes(shapes, needed, path)
+    unused = sorted(set(shapes) - set(needed))
+    logging.info("%s: %d tensors unused: %s", path, len(unused), ", ".join(unused))
+    return fold(net, {key: _checked(read(key), key, path) for key in needed})
+
+
+def required(net: Architecture) -> dict[str, tuple[int, ...]]:
+    """timm's name and shape (OIHW) of every tensor that `net` is made of."""
+    shapes = {}
+    for conv in net.convs:
+        k, _, inputs, outputs = conv.shape
+        shapes[f"{conv.key}.weight"] = (outputs, inputs, k, k)
+        biases = [f"{conv.norm}.{part}" for part in NORM_PARTS] if conv.norm else []
+        shapes |= dict.fromkeys(biases or [f"{conv.key}.bias"], (outputs,))
+    return shapes
+
+
+def fold(net: Architecture, tensors: Mapping[str, np.ndarray]) -> Variables:
+    """`EfficientNet(net)`'s variables, each batch norm folded into its convolution.
+
+    With s = γ / √(variance + ε): kernel · s, and bias β − mean · s (in float64).
+    """
+    return {"params": {conv.key: _fold(conv, tensors) for conv in net.convs}}
+
+
+def _fold(conv: Conv, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    kernel = tensors[f"{conv.key}.weight"].transpose(2, 3, 1, 0).astype(np.float64)
+    if conv.norm:
+        gamma, beta, mean, variance = (
+            tensors[f"{conv.norm}.{part}"].astype(np.float64) for part in NORM_PARTS
+        )
+        scale = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
+        kernel, bias = kernel * scale, beta - mean * scale
+    else:
+        bias = tensors[f"{conv.key}.bias"]
+    return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
+
+
+def _check_shapes(shapes: Shapes, needed: Shapes, path: Path) -> None:
+    missing = [key for key in needed if key not in shapes]
+    misfits = [
+        f"{key} {list(shapes[key])} instead of {list(shape)}"
+        for key, shape in needed.items()
+        if key in shapes and shapes[key] != shape
+    ]
+    if missing or misfits:
+        faults = ["no " + ", ".join(missing[:3])] if missing else []
+        faults += misfits[:3]
+        raise UserError(
+            f"{path}: not the weights of backbone.name: {'; '.join(faults)}"
+            f" ({len(missing)} tensors missing, {len(misfits)} of another shape)"
+        )
+
+
+def _checked(tensor: np.ndarray, key: str, path: Path) -> np.ndarray:
+    if not np.issubdtype(tensor.dtype, np.floating):
+        raise UserError(f"{path}: {key} is {tensor.dtype}, not floating point")
+    if not np.all(np.isfinite(tensor)):
+        raise UserError(f"{path}: {key} holds numbers that are not finite")
+    if key.endswith("running_var") and np.any(tensor < 0):
+        raise UserError(f"{path}: {key} holds a negative variance")
+    return tensor
+
+
+def _safetensors(path: Path) -> tuple[Shapes, Read]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        file = safe_open(path, framework="np")
+        names = file.keys()
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in names}
+    except (SafetensorError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a whole .safetensors file ({error})") from error
+    return shapes, file.get_tensor
+
+
+def _torch(path: Path) -> tuple[Shapes, Read]:
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(
+            f"{path}: .pth needs PyTorch (pip install torch); or give .safetensors"
+        ) from error
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    except Exception as error:  # torch raises whatever its reader meets
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"{path}: not a .pth file of tensors ({reason})") from error
+    return shapes, lambda key: tensors[key].numpy()
