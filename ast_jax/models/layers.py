@@ -1,0 +1,167 @@
+"""Convolutions, PyTorch's initialisation and batch norm, and the positional encoding.
+
+The convolutions are stride 1 and keep the map's size. On a CPU they are matrix products,
+since XLA's own convolution there runs at a third of the machine's rate; on a GPU or
+TPU the library convolution is the right one.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import lax
+from jaxtyping import Array, Float
+
+Padding = Literal["zero", "replicate"]
+
+# PyTorch's default for kernels, uniform in ±1/√fan_in (METHOD.md "Initialisation").
+torch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def torch_bias_init(fan_in: int) -> nn.initializers.Initializer:
+    """Uniform in ±1/√fan_in, PyTorch's default for the bias behind such a kernel."""
+    bound = 1 / np.sqrt(fan_in)
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def pad_map(
+    x: Float[Array, "b h w c"], size: int, padding: Padding
+) -> Float[Array, "b h2 w2 c"]:
+    """Adds `size` rows and columns on every side: zeros, or the border repeated."""
+    if padding == "zero":
+        return jnp.pad(x, ((0, 0), (size, size), (size, size), (0, 0)))
+    # Not jnp.pad(mode="edge"), which refuses a batch that is sharded explicitly.
+    x = jnp.concatenate([x[:, :1]] * size + [x] + [x[:, -1:]] * size, axis=1)
+    return jnp.concatenate([x[:, :, :1]] * size + [x] + [x[:, :, -1:]] * size, axis=2)
+
+
+def patches(x: Float[Array, "b h w c"], k: int) -> Float[Array, "b h2 w2 kkc"]:
+    """Every k×k window of a padded map as one row of channels, (row, column, c)."""
+    h, w = x.shape[1] - k + 1, x.shape[2] - k + 1
+    windows = [x[:, i : i + h, j : j + w] for i in range(k) for j in range(k)]
+    return jnp.concatenate(windows, axis=-1)
+
+
+def _convolve_library(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _convolve_matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return patches(x, kernel.shape[0]) @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def convolve(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c c2"], padding: Padding
+) -> Float[Array, "b h w c2"]:
+    """Cross-correlation with stride 1 and an odd kernel; keeps the map's size."""
+    x = pad_map(x, kernel.shape[0] // 2, padding)
+    return lax.platform_dependent(
+        x, kernel, cpu=_convolve_matmul, default=_convolve_library
+    )
+
+
+class Conv(nn.Module):
+    """A k×k convolution with bias, initialised as `torch.nn.Conv2d`.
+
+    Attributes:
+      features: channels of the output.
+      kernel_size: k, odd.
+      padding: what lies beyond the map's border.
+      dtype: of the computation; parameters are float32.
+    """
+
+    features: int
+    kernel_size: int = 3
+    padding: Padding = "zero"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c2"]:
+        """Returns the convolved map, in `dtype`."""
+        k, c = self.kernel_size, x.shape[-1]
+        kernel = self.param("kernel", torch_kernel_init, (k, k, c, self.features))
+        bias = self.param("bias", torch_bias_init(k * k * c), (self.features,))
+        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        return convolve(x, kernel, self.padding) + bias
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation with PyTorch's *unbiased* running variance.
+
+    `flax.linen.BatchNorm` tracks the biased variance; PyTorch's factor is n/(n−1) with
+    n = b·h·w over all devices, and evaluation depends on it (METHOD.md "Student").
+
+    Attributes:
+      axis_name: mapped axis over which the statistics are shared; None for none.
+      momentum: weight of the old running statistics (PyTorch's 0.1 is 0.9 here).
+      epsilon: added to the variance.
+    """
+
+    axis_name: str | None = None
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool
+    ) -> Float[Array, "b h w c"]:
+        """Normalises with the batch's statistics if `train`, else the running ones."""
+        c = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (c,))
+        bias = self.param("bias", nn.initializers.zeros, (c,))
+        mean = self.variable("batch_stats", "mean", jnp.zeros, (c,))
+        var = self.variable("batch_stats", "var", jnp.ones, (c,))
+        if not train:
+            return self._normalise(x, mean.value, var.value, scale, bias)
+        batch_mean, batch_var, count = self._statistics(x)
+        if not self.is_initializing():
+            unbiased = batch_var * (count / (count - 1))
+            mean.value += (1 - self.momentum) * (batch_mean - mean.value)
+            var.value += (1 - self.momentum) * (unbiased - var.value)
+        return self._normalise(x, batch_mean, batch_var, scale, bias)
+
+    def _statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array, int]:
+        """Float32 mean and biased variance over the batch of all devices."""
+        x = x.astype(jnp.float32)
+        count = x.size // x.shape[-1]
+        mean = x.mean((0, 1, 2))
+        if self.axis_name is None or self.is_initializing():
+            return mean, jnp.square(x - mean).mean((0, 1, 2)), count
+        mean = lax.pmean(mean, self.axis_name)
+        # Around the global mean: no cancellation, unlike E[x²] − E[x]².
+        var = lax.pmean(jnp.square(x - mean).mean((0, 1, 2)), self.axis_name)
+        return mean, var, count * lax.axis_size(self.axis_name)
+
+    def _normalise(self, x, mean, var, scale, bias) -> jax.Array:
+        multiplier = scale * lax.rsqrt(var + self.epsilon)
+        return (x * multiplier + (bias - mean * multiplier)).astype(x.dtype)
+
+
+def positional_encoding(
+    height: int, width: int, channels: int = 32
+) -> Float[np.ndarray, "h w d"]:
+    """Sine and cosine of the column (first half of the channels) and the row (second).
+
+    Frequencies fall from 1 to nearly 1e-4 per position, as in Vaswani et al. (2017).
+
+    Raises:
+      ValueError: `channels` does not divide by four.
+    """
+    if channels % 4:
+        raise ValueError(f"channels must divide by 4. Got {channels}.")
+    half = channels // 2
+    frequencies = np.exp(np.arange(0, half, 2) * (-np.log(1e4) / half))
+    encoding = np.zeros((height, width, channels), np.float32)
+    columns = np.arange(width)[:, None] * frequencies
+    rows = np.arange(height)[:, None, None] * frequencies
+    encoding[..., 0:half:2], encoding[..., 1:half:2] = np.sin(columns), np.cos(columns)
+    encoding[..., half::2], encoding[..., half + 1 :: 2] = np.sin(rows), np.cos(rows)
+    return encoding

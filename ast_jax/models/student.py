@@ -1,0 +1,86 @@
+"""The student: a plain residual network that imitates the teacher on good parts
+(paper, section 3.3). No bijection binds it, so beyond the training distribution it
+generalises differently.
+"""
+
+import functools
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from ast_jax.models.layers import BatchNorm, Conv, positional_encoding
+from ast_jax.models.teacher import Teacher
+
+
+class ResidualBlock(nn.Module):
+    """conv3×3 → BN → LeakyReLU → conv3×3 → BN → LeakyReLU → + input."""
+
+    negative_slope: float = 0.01
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool
+    ) -> Float[Array, "b h w c"]:
+        """Returns a map of the input's shape."""
+        y = x
+        for k in (1, 2):
+            y = Conv(x.shape[-1], dtype=self.dtype, name=f"conv{k}")(y)
+            y = BatchNorm(self.axis_name, name=f"bn{k}")(y, train=train)
+            y = nn.leaky_relu(y, self.negative_slope)
+        return x + y
+
+
+class Student(nn.Module):
+    """conv3×3 → LeakyReLU → residual blocks → conv3×3, on [encoding, x].
+
+    Attributes:
+      width: channels inside the network.
+      blocks: number of residual blocks.
+      negative_slope: LeakyReLU's; the authors' code has 0.01, the paper 0.2.
+      encoding_channels: d of the positional encoding; 0 for none.
+      axis_name: mapped axis that shares the batch statistics; None for none.
+      dtype: of the convolutions; statistics and output are float32.
+    """
+
+    width: int = 1024
+    blocks: int = 4
+    negative_slope: float = 0.01
+    encoding_channels: int = 32
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool = False
+    ) -> Float[Array, "b h w c"]:
+        """Returns ẑ, the student's guess of the teacher's z."""
+        conv = functools.partial(Conv, dtype=self.dtype)
+        channels = x.shape[-1]
+        if self.encoding_channels:
+            encoding = positional_encoding(*x.shape[1:3], self.encoding_channels)
+            encoding = jnp.broadcast_to(encoding, (x.shape[0], *encoding.shape))
+            # The teacher's conditioners join the other way round (METHOD.md).
+            x = jnp.concatenate([encoding.astype(x.dtype), x], axis=-1)
+        x = nn.leaky_relu(conv(self.width, name="conv1")(x), self.negative_slope)
+        for k in range(self.blocks):
+            block = ResidualBlock(
+                self.negative_slope, self.axis_name, self.dtype, name=f"block{k}"
+            )
+            x = block(x, train=train)
+        return conv(channels, name="conv2")(x).astype(jnp.float32)
+
+
+class FlowStudent(nn.Module):
+    """The student of a symmetric pair: a flow, of which only z is used."""
+
+    flow: Teacher
+
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool = False
+    ) -> Float[Array, "b h w c"]:
+        """Returns ẑ; a flow has no batch statistics, so `train` changes nothing."""
+        del train
+        return self.flow(x)[0]
