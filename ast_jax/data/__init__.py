@@ -1,0 +1,69 @@
+"""Data sets: from the publisher's folder, or from nothing, to parts."""
+
+import importlib
+
+from ml_collections import ConfigDict
+
+from ast_jax.data.layout import near_match
+from ast_jax.data.parts import Part, Parts
+from ast_jax.data.samples import SPLITS
+from ast_jax.errors import UserError
+
+__all__ = ["DATASETS", "MODES", "Part", "Parts", "builder_class", "categories", "load"]
+
+# Where each builder is; imported when asked for, because tfds takes time to import.
+DATASETS = {
+    "mvtec_3d_ad": "ast_jax.data.mvtec_3d_ad:MVTec3DAD",
+    "mvtec_ad": "ast_jax.data.mvtec_ad:MVTecAD",
+    "synthetic": "ast_jax.data.synthetic:Synthetic",
+}
+MODES = ("rgb", "3d", "rgb3d")
+
+
+def builder_class(name: str) -> type:
+    """Return the tfds builder class of a data set; a UserError names the near match."""
+    if name not in DATASETS:
+        raise UserError(f"unknown data set {name!r}: {near_match(name, DATASETS)}")
+    module, _, attribute = DATASETS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def categories(dataset: ConfigDict) -> tuple[str, ...]:
+    """Return `dataset.categories`, or all that `dataset.root` has where it is empty.
+
+    Raises:
+        UserError: the folder isn't there or has none, or a category isn't in it.
+    """
+    known = builder_class(dataset.name).categories(dataset.root)
+    chosen = tuple(dataset.categories) or known
+    for category in chosen:
+        if category not in known:
+            raise UserError(
+                f"{dataset.root}: no category {category!r}: "
+                f"{near_match(category, known)}"
+            )
+    return chosen
+
+
+def load(dataset: ConfigDict, category: str, *, mode: str) -> dict[str, Parts]:
+    """Prepare a category, unless it has been, and return its parts.
+
+    Args:
+        dataset: the `dataset` section of a configuration; `name`, `root` and `data_dir`
+            are read here.
+        category: one of `categories(dataset)`.
+        mode: "rgb", for which point clouds are not even opened; "3d" or "rgb3d".
+
+    Returns:
+        The parts of "train", "validation" and "test"; empty where there are none.
+
+    Raises:
+        UserError: the data are missing, broken or not what the mode needs.
+    """
+    if mode not in MODES:
+        raise UserError(f"unknown mode {mode!r}: {near_match(mode, MODES)}")
+    builder = builder_class(dataset.name).from_config(
+        dataset, category, depth=mode != "rgb"
+    )
+    builder.prepare()
+    return {split: builder.parts(split) for split in SPLITS}

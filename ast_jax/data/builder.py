@@ -1,0 +1,335 @@
+"""The tfds builder that all data sets share: list, check, prepare, read.
+
+A data set's own file says where its samples lie (`list_samples`) and whose they are
+(licence, citation, page). Here they are checked, written as array_record in the order
+of listing, without TensorFlow, and read back as `Parts`. Prepared data hold the
+publisher's encoded bytes; of a point cloud only z.
+"""
+
+import abc
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import types
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+from tqdm import tqdm
+
+from ast_jax.data.layout import near_match, subfolders
+from ast_jax.data.parts import Entry, Part, Parts
+from ast_jax.data.samples import SPLITS, Content, Listing, Sample, check
+from ast_jax.errors import UserError
+
+SHOWN_PROBLEMS = 5
+
+
+class _Info(tfds.core.DatasetInfo):
+    """A DatasetInfo that doesn't look for itself in tfds' public bucket."""
+
+    def initialize_from_bucket(self) -> None:
+        """Do nothing: tfds would leave an empty temporary folder each time."""
+
+
+class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Base of all data sets; one builder is one category.
+
+    Attributes:
+        TITLE: the data set's name as its publisher writes it.
+        HOMEPAGE: the publisher's page.
+        TREE: the files expected below `dataset.root`, in one line.
+        LICENSE: the licence of the data.
+        CITATION: BibTeX.
+        HAS_DEPTH: whether it has point clouds.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    TITLE: ClassVar[str]
+    HOMEPAGE: ClassVar[str]
+    TREE: ClassVar[str]
+    LICENSE: ClassVar[str]
+    CITATION: ClassVar[str]
+    HAS_DEPTH: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        category: str,
+        data_dir: str | os.PathLike,
+        root: str | os.PathLike = "",
+        depth: bool = False,
+    ):
+        """List the samples of a category; nothing is decoded or written yet.
+
+        Args:
+            category: one of `categories(root)`.
+            data_dir: where prepared data are kept, below `name/category-hash`.
+            root: the folder as the publisher ships it.
+            depth: read the point clouds too.
+
+        Raises:
+            UserError: the folder, category, point clouds or good parts are missing.
+        """
+        self.root = Path(root).expanduser()
+        self.category = category
+        self.depth = depth
+        if depth and not self.HAS_DEPTH:
+            raise UserError(f"{self.TITLE} has no point clouds: set --config.mode=rgb")
+        known = self.categories(root)
+        if category not in known:
+            raise UserError(
+                f"{root}: no category {category!r}; {near_match(category, known)}"
+            )
+        self.listing = self.list_samples()
+        if not any(sample.split == "train" for sample in self.listing.samples):
+            raise UserError(
+                f"{self.root}: no good training image of {category!r}; "
+                f"expected {self.TREE}"
+            )
+        name = re.sub(r"[^\w.-]+", "_", category)
+        super().__init__(
+            config=tfds.core.BuilderConfig(name=f"{name}-{self._source_hash()}"),
+            data_dir=os.path.expanduser(data_dir),
+            file_format="array_record",
+        )
+
+    @classmethod
+    def from_config(cls, dataset: Any, category: str, *, depth: bool) -> "PartsBuilder":
+        """Make the builder of a category from the `dataset` section of a config."""
+        return cls(
+            category=category,
+            data_dir=dataset.data_dir,
+            root=dataset.root,
+            depth=depth,
+        )
+
+    @classmethod
+    def categories(cls, root: str | os.PathLike) -> tuple[str, ...]:
+        """The categories below `root`, sorted; a UserError where there are none."""
+        folder = Path(root).expanduser()
+        advice = (
+            f"get {cls.TITLE} from {cls.HOMEPAGE} and give the folder of {cls.TREE}"
+        )
+        if not os.fspath(root):
+            raise UserError(f"--config.dataset.root is empty: {advice}")
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; {advice}")
+        if found := cls.find_categories(folder):
+            return found
+        if folder.name in cls.find_categories(folder.parent):
+            raise UserError(
+                f"{folder} is one category: give --config.dataset.root={folder.parent}"
+            )
+        raise UserError(f"{folder}: nothing of {cls.TITLE} in it; {advice}")
+
+    @classmethod
+    def find_categories(cls, root: Path) -> tuple[str, ...]:
+        """The names of the subfolders with training data, sorted."""
+        return tuple(
+            folder.name for folder in subfolders(root) if (folder / "train").is_dir()
+        )
+
+    @abc.abstractmethod
+    def list_samples(self) -> Listing:
+        """List the category's samples below `self.root` without opening them.
+
+        Point clouds are listed only where `self.depth`. A file that is missing becomes
+        a line of `problems`.
+        """
+
+    def fill(self, sample: Sample) -> Sample:
+        """Return the sample with its data; what has no files is rendered here."""
+        return sample
+
+    def saturations(self, sample: Sample, content: Content) -> tuple[float, ...]:
+        """The saturation area of each mask in pixels; () where there are none.
+
+        Raises:
+            UserError: a mask names no known defect type.
+        """
+        del sample, content
+        return ()
+
+    def source_state(self) -> Any:
+        """What the prepared data were made from, as JSON: file names, sizes, times."""
+        return [
+            [sample.id, sample.masks is None, *map(self._file_state, sample.paths)]
+            for sample in self.listing.samples
+        ]
+
+    def store(self, sample: Sample, content: Content) -> dict[str, Any]:
+        """The record of a sample, as `features` describes it."""
+        record = {
+            "id": sample.id,
+            "defect": sample.defect,
+            "image": content.image or b"",
+            "masks": list(content.masks or ()),
+            "saturations": list(content.saturations),
+            "has_masks": content.masks is not None,
+        }
+        return record | ({"z": content.z} if self.depth else {})
+
+    def restore(self, record: dict[str, Any]) -> Content:
+        """The inverse of `store`."""
+        masks = tuple(bytes(mask) for mask in record["masks"])
+        return Content(
+            image=bytes(record["image"]) or None,
+            z=record.get("z"),
+            masks=masks if record["has_masks"] else None,
+            saturations=tuple(float(area) for area in record["saturations"]),
+        )
+
+    def features(self) -> dict[str, Any]:
+        """The tfds features of a record."""
+        features = tfds.features
+        depth = features.Tensor(shape=(None, None), dtype=np.float32, encoding="zlib")
+        return {
+            "id": features.Text(),
+            "defect": features.Text(),
+            "image": features.Image(),
+            "masks": features.Sequence(features.Tensor(shape=(), dtype=np.object_)),
+            "saturations": features.Sequence(np.float32),
+            "has_masks": np.bool_,
+        } | ({"z": depth} if self.depth else {})
+
+    def prepare(self) -> None:
+        """Check and write the data, unless this has been done.
+
+        Two processes may prepare the same data at once: the first to finish is kept.
+
+        Raises:
+            UserError: files are missing or broken (all of them are in the log), or the
+                data cannot be written.
+        """
+        if self.data_path.exists():
+            return
+        logging.info("Preparing %s %s in %s", self.name, self.category, self.data_dir)
+        tfds.disable_progress_bar()  # its three bars tell less than the one here
+        try:
+            self.download_and_prepare()
+        except OSError as error:
+            if not self.data_path.exists():
+                raise UserError(
+                    f"{self.data_dir}: prepared data cannot be written ({error}); "
+                    "choose another --config.dataset.data_dir"
+                ) from error
+            self.info.read_from_directory(self.data_dir)
+
+    def parts(self, split: str) -> Parts:
+        """The prepared parts of "train", "validation" or "test"; maybe none."""
+        entries = [Entry(*row) for row in self.info.metadata["parts"].get(split, [])]
+        if not entries:
+            return Parts((), ().__getitem__)
+        features = self.info.features
+        skip = {
+            name: tfds.decode.SkipDecoding()
+            for name in features
+            if isinstance(features[name], tfds.features.Image)
+        }
+        source = self.as_data_source(split, decoders=skip)
+
+        def read(index: int) -> Part:
+            return self._read(source, index, entries[index])
+
+        return Parts(entries, read)
+
+    def _read(self, source: Sequence[Any], index: int, entry: Entry) -> Part:
+        try:
+            content = self.restore(source[index])
+            intact = content.digests() == entry.digests
+        except UserError:
+            raise
+        # array_record, zlib and tfds raise many kinds on damaged bytes.
+        except Exception as error:
+            logging.error("%s: %s", entry.id, error)
+            intact = False
+        if not intact:
+            raise UserError(
+                f"{self.data_dir}: the prepared data of {entry.id} are damaged; "
+                "delete this folder and run again"
+            )
+        return content.decode(entry)
+
+    def _file_state(self, path: Path) -> list[Any]:
+        status = path.stat()
+        return [os.path.relpath(path, self.root), status.st_size, status.st_mtime_ns]
+
+    def _source_hash(self) -> str:
+        state = [self.depth, self.listing.problems, self.source_state()]
+        return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:12]
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return _Info(
+            builder=self,
+            description=f"{self.TITLE}, category {self.category}",
+            features=tfds.features.FeaturesDict(self.features()),
+            homepage=self.HOMEPAGE,
+            citation=self.CITATION,
+            license=self.LICENSE,
+            disable_shuffling=True,
+            metadata=tfds.core.MetadataDict(),
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Any]]:
+        del dl_manager
+        self.info.metadata["parts"] = {}
+        listed = {sample.split for sample in self.listing.samples}
+        return {
+            split: self._generate_examples(split) for split in SPLITS if split in listed
+        }
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        samples = [s for s in self.listing.samples if s.split == split]
+        rows = self.info.metadata["parts"][split] = []
+        title = f"Preparing {self.category} {split}"
+        for key, sample in enumerate(tqdm(samples, title, disable=None)):
+            content = self._checked(self.fill(sample))
+            rows.append([sample.id, sample.defect, content.digests()])
+            yield key, self.store(sample, content)
+
+    def _checked(self, sample: Sample) -> Content:
+        """The sample's content; what is wrong with it goes on the list of problems."""
+        content, problems = check(sample)
+        if not problems and content.masks:
+            try:
+                areas = self.saturations(sample, content)
+                content = dataclasses.replace(content, saturations=areas)
+            except UserError as error:
+                problems = [str(error)]
+        self._problems.extend(problems)
+        return content
+
+    def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
+        """Write all records; with any problem raise, so that tfds discards them."""
+        self._problems = list(self.listing.problems)
+        super()._download_and_prepare(*args, **kwargs)
+        if not self._problems:
+            return
+        for problem in self._problems:
+            logging.error("%s", problem)
+        shown = "; ".join(self._problems[:SHOWN_PROBLEMS])
+        if more := len(self._problems) - SHOWN_PROBLEMS:
+            shown += f"; and {more} more, all in the log" if more > 0 else ""
+        raise UserError(f"{len(self._problems)} problems with the data: {shown}")
+
+    # Nothing is downloaded: tfds needs no folder for it, and has nothing to announce.
+    def _make_download_manager(self, **kwargs: Any) -> Any:
+        del kwargs
+        return types.SimpleNamespace(downloaded_size=0)
+
+    def _log_download_bytes(self) -> None:
+        pass
+
+    def _log_download_done(self) -> None:
+        pass
+
+    # tfds warns of every configuration that isn't in a list.
+    def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
+        del version
+        return builder_config

@@ -1,0 +1,124 @@
+"""Inspected parts: one decoded part, and a lazily decoded sequence of them.
+
+A part is what one inspection station sees of one object: an image, a depth map, or
+both, and what is known about its defects.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+
+GOOD = "good"
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One inspected part, decoded. Its image, z and masks have one height and width.
+
+    Attributes:
+        id: split, defect and stem, unique within a category: "test/bent/000".
+        defect: "good" or the defect type.
+        image: RGB; None where the data set has point clouds alone.
+        z: distance in metres along the optical axis, 0 = missing; None in mode `rgb`.
+        masks: one a defect, () for good; None where the data set has no ground truth.
+        saturations: of each mask the area in pixels from which a defect counts as
+            found in full (MVTec LOCO); () elsewhere.
+    """
+
+    id: str
+    defect: str
+    image: UInt8[np.ndarray, "h w 3"] | None
+    z: Float32[np.ndarray, "h w"] | None
+    masks: tuple[Bool[np.ndarray, "h w"], ...] | None
+    saturations: tuple[float, ...] = ()
+
+    @property
+    def anomalous(self) -> bool:
+        """Whether the part has any defect."""
+        return self.defect != GOOD
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        pixels = self.z if self.image is None else self.image
+        return pixels.shape[0], pixels.shape[1]
+
+    @property
+    def mask(self) -> Bool[np.ndarray, "h w"] | None:
+        """All defects in one mask, nowhere True for a good part; None if unknown."""
+        if self.masks is None:
+            return None
+        return functools.reduce(np.logical_or, self.masks, np.zeros(self.size, bool))
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What is known of a part without decoding it.
+
+    Attributes:
+        id: as in `Part`.
+        defect: as in `Part`.
+        digests: SHA-256 of what the part has, under "image", "z", "masks".
+    """
+
+    id: str
+    defect: str
+    digests: Mapping[str, str]
+
+
+class Parts(Sequence[Part]):
+    """Parts in the order of the data set's files, each decoded when it is asked for."""
+
+    def __init__(self, entries: Iterable[Entry], read: Callable[[int], Part]):
+        """`read(i)` decodes the part of the i-th entry; it may be called by threads."""
+        self._entries = tuple(entries)
+        self._read = read
+
+    def __len__(self) -> int:
+        """Return the number of parts."""
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Part:
+        """Decode the part at `index`; raise UserError where its data are damaged."""
+        return self._read(range(len(self))[index])
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The parts' ids."""
+        return tuple(entry.id for entry in self._entries)
+
+    @property
+    def defects(self) -> tuple[str, ...]:
+        """ "good" or the defect type, a part each."""
+        return tuple(entry.defect for entry in self._entries)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the parts' ids and content, wherever the folder lies."""
+        return self.fingerprint_of("image", "z", "masks")
+
+    def fingerprint_of(self, *kinds: str) -> str:
+        """As `fingerprint`, of some kinds of content alone.
+
+        What is computed from the images only keeps `fingerprint_of("image")` whether
+        the point clouds were read beside them or not.
+        """
+        rows = [
+            [entry.id, *(entry.digests.get(kind) for kind in kinds)]
+            for entry in self._entries
+        ]
+        return hashlib.sha256(json.dumps([kinds, rows]).encode()).hexdigest()
+
+    def subset(self, indices: Iterable[int]) -> "Parts":
+        """Return the parts at `indices`, in that order, still undecoded."""
+        chosen = [range(len(self))[index] for index in indices]
+        read = self._read
+        return Parts(
+            (self._entries[index] for index in chosen),
+            lambda position: read(chosen[position]),
+        )

@@ -1,0 +1,143 @@
+"""Samples: where the data of a part lie, what is kept of them, and their check."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from ast_jax.data.decoding import decode_image, decode_mask, decode_z, read_file
+from ast_jax.data.parts import GOOD, Entry, Part
+from ast_jax.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Where the data of one part lie, or (synthetic) those data themselves.
+
+    Attributes:
+        id: split, defect and stem: "test/bent/000".
+        split: "train", "validation" or "test".
+        defect: "good" or the defect type.
+        image: the image file, or its bytes.
+        xyz: the point cloud or depth file, or z in metres.
+        masks: the ground truth, one file a defect; () where a good part has none, None
+            where the data set has none for this defect type.
+        saturation: the file that says from which area a defect counts as found in full.
+    """
+
+    id: str
+    split: str
+    defect: str
+    image: Path | bytes | None
+    xyz: Path | Float32[np.ndarray, "h w"] | None = None
+    masks: tuple[Path | bytes, ...] | None = ()
+    saturation: Path | None = None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file of the sample."""
+        sources = (self.image, self.xyz, *(self.masks or ()), self.saturation)
+        return tuple(source for source in sources if isinstance(source, Path))
+
+    def name(self, source: Any) -> str:
+        """What an error calls a source: its path, or the sample's id."""
+        return str(source) if isinstance(source, Path) else self.id
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """The samples of a category, and a line for each file that is missing."""
+
+    samples: tuple[Sample, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    def __add__(self, other: "Listing") -> "Listing":
+        """Both, one after the other."""
+        return Listing(self.samples + other.samples, self.problems + other.problems)
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """What is kept of a sample: encoded bytes, and z in metres."""
+
+    image: bytes | None
+    z: Float32[np.ndarray, "h w"] | None
+    masks: tuple[bytes, ...] | None
+    saturations: tuple[float, ...] = ()
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each kind of content that there is."""
+        digests = {}
+        if self.image is not None:
+            digests["image"] = hashlib.sha256(self.image).hexdigest()
+        if self.z is not None:
+            shape = repr(self.z.shape).encode()
+            digests["z"] = hashlib.sha256(shape + self.z.tobytes()).hexdigest()
+        if self.masks is not None:
+            masks = [hashlib.sha256(mask).hexdigest() for mask in self.masks]
+            truth = json.dumps([masks, self.saturations])
+            digests["masks"] = hashlib.sha256(truth.encode()).hexdigest()
+        return digests
+
+    def decode(self, entry: Entry) -> Part:
+        """Decode into the part that `entry` names."""
+        image = None if self.image is None else decode_image(self.image, entry.id)
+        masks = self.masks
+        if masks is not None:
+            masks = tuple(decode_mask(mask, entry.id) for mask in masks)
+        return Part(entry.id, entry.defect, image, self.z, masks, self.saturations)
+
+
+def check(sample: Sample) -> tuple[Content, list[str]]:
+    """Read and decode every file of a sample.
+
+    Returns:
+        Its content (without saturations), and a line for each file that is broken or
+        doesn't fit the others. The masks of a good part, once seen to be empty, go.
+    """
+    problems: list[str] = []
+
+    def attempt(function: Callable[..., Any], source: Any, *args: Any) -> Any:
+        try:
+            return None if source is None else function(source, *args)
+        except UserError as error:
+            problems.append(str(error))
+            return None
+
+    def decoded(function: Callable[..., Any], source: Any) -> tuple[Any, Any]:
+        content = attempt(read_file, source)
+        return content, attempt(function, content, sample.name(source))
+
+    image, pixels = decoded(decode_image, sample.image)
+    if isinstance(sample.xyz, Path):
+        _, z = decoded(decode_z, sample.xyz)
+    else:
+        z = sample.xyz
+    pairs = [decoded(decode_mask, mask) for mask in sample.masks or ()]
+
+    size = next((a.shape[:2] for a in (pixels, z) if a is not None), None)
+    sources = (sample.xyz, *(sample.masks or ()))
+    for source, array in zip(sources, (z, *(mask for _, mask in pairs)), strict=True):
+        if array is not None and array.shape != size:
+            problems.append(
+                f"{sample.name(source)}: {_size(array.shape)}, but the image "
+                f"{sample.name(sample.image)} is {_size(size)}"
+            )
+    if sample.defect != GOOD:
+        masks = None if sample.masks is None else tuple(c for c, _ in pairs)
+        return Content(image, z, masks), problems
+    for source, (_, mask) in zip(sample.masks or (), pairs, strict=True):
+        if mask is not None and mask.any():
+            problems.append(f"{sample.name(source)}: marks a defect in a good part")
+    return Content(image, z, ()), problems
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]} by {shape[0]} pixels"
