@@ -69,8 +69,8 @@ def _amplitudes(size: int, scale: float, slope: float) -> Float[np.ndarray, "s f
     amplitudes[0, 0] = 0
     # Columns 1 … n/2 − 1 of a real transform stand for two frequencies each.
     twice = np.where((fx == 0) | (fx == fx[-1]), 1, 2)
-    scale_to_one = size / np.sqrt((twice * amplitudes**2).sum())
-    return (amplitudes * scale_to_one * size / np.sqrt(2)).astype(np.float32)
+    unit = size / np.sqrt((twice * amplitudes**2).sum())
+    return (amplitudes * unit * size / np.sqrt(2)).astype(np.float32)
 
 
 def noise(
@@ -161,7 +161,7 @@ def scan(surface: Surface, rng: np.random.Generator) -> Float[np.ndarray, "s s"]
     ray = height + 1.6 * x
     dark = ray < np.maximum.accumulate(ray, axis=1) - 0.6
     slope = np.hypot(*np.gradient(height, pixel))
-    lost = rng.random((size, size), np.float32) < 0.004 + 0.5 * step(slope, 1.5, 5)
+    lost = rng.random((size, size), np.float32) < 0.004 + 0.5 * step(slope, 1.5, 5.0)
     lost |= ~surface.mask & (rng.random((size, size), np.float32) < 0.04)
     error = 0.06 * noise(rng, size, 4.0) + 0.08 * rng.standard_normal(
         (size, size), np.float32

@@ -53,16 +53,16 @@ def flange(rng: Rng, size: int) -> Surface:
     bolt = np.hypot(radius * np.cos(sector) - 28, radius * np.sin(sector)) - 3.4
     inside = np.minimum(np.minimum(outer - radius, radius - inner), bolt)
     face = 2.2 * step(radius, 22.5, 21.5)
-    tool = np.cumsum(rng.normal(0, 0.012, 600)) % 0.03
-    marks = np.interp(radius, np.linspace(0, 75, 600), tool).astype(np.float32)
+    tool = rng.normal(0, 0.02, 160)
+    marks = np.interp(radius, np.linspace(0, 75, 160), tool).astype(np.float32)
     grain = noise(rng, size, 1.2, 1.6)
     stone = noise(rng, size, 14.0)
     value = rng.normal(1, 0.025) * (1 + 0.035 * grain + 0.03 * stone)
     return Surface(
         top=12 + face - _fillet(inside, 1.2),
         inside=inside,
-        albedo=_paint((0.42, 0.43, 0.45), value),
-        gloss=np.full((size, size), np.float32(0.16)),
+        albedo=_paint((0.27, 0.275, 0.285), value),
+        gloss=0.22 + 0.12 * np.cos(2 * (angle - 0.87)),
         relief=marks + 0.012 * grain,
     )
 
@@ -77,12 +77,12 @@ def biscuit(rng: Rng, size: int) -> Surface:
     scallop = 0.9 * np.cos(2 * np.pi * np.where(qu > qv, v, u) / 5)
     crumbs = noise(rng, size, 3.0, 2.2)
     swell = noise(rng, size, 18.0)
-    inside = box + scallop * step(box, 6, 1) + 0.15 * crumbs
+    inside = box + scallop * step(box, 6.0, 1.0) + 0.15 * crumbs
     dock = np.hypot(np.mod(u + 6, 12) - 6, np.mod(v, 11) - 5.5)
-    pits = np.exp(-((dock / 1.3) ** 2)) * step(box, 6, 8)
+    pits = np.exp(-((dock / 1.3) ** 2)) * step(box, 6.0, 8.0)
     groove = np.exp(-(((box - 5.5) / 0.8) ** 2))
     top = 11 + 0.3 * swell + 0.16 * crumbs - 1.8 * pits - 0.8 * groove
-    brown = step(box, 9, -1) * rng.normal(0.55, 0.06) + 0.12 * swell + 0.08 * crumbs
+    brown = step(box, 9.0, -1.0) * rng.normal(0.55, 0.06) + 0.12 * swell + 0.08 * crumbs
     brown = np.clip(brown + rng.normal(0.15, 0.04), 0, 1)[..., None]
     dough, crust = np.float32([[0.72, 0.47, 0.20], [0.40, 0.17, 0.05]])
     speckle = 1 + 0.05 * noise(rng, size, 0.8, 1.5)
@@ -105,8 +105,8 @@ def bolt(rng: Rng, size: int) -> Surface:
     hexagon = np.minimum(apothem, 2 * apothem - 3**0.5 * flank) - chamfer
     roll = np.arcsin(np.clip(v / 12.5, -1, 1)) / (2 * np.pi)
     phase = np.mod(u / pitch + roll + rng.random(), 1)
-    thread = 1.6 * np.abs(phase - 0.5) * step(u, -11, -8)
-    radius = 12 + thread - 1.2 * step(u, 30, 34)
+    thread = 1.6 * np.abs(phase - 0.5) * step(u, -11.0, -8.0)
+    radius = 12 + thread - 1.2 * step(u, 30.0, 34.0)
     shaft = np.minimum(np.minimum(34 - u, u + 17), radius - flank)
     cylinder = np.sqrt(np.clip(radius**2 - v**2, 1, None))
     top = axis + np.where(u < -16, np.clip(hexagon, 0, None), cylinder)
@@ -115,9 +115,9 @@ def bolt(rng: Rng, size: int) -> Surface:
     return Surface(
         top=top,
         inside=np.maximum(head, shaft),
-        albedo=_paint((0.50, 0.36, 0.15), value),
-        gloss=np.full((size, size), np.float32(0.3)),
-        relief=0.02 * grain,
+        albedo=_paint((0.36, 0.25, 0.09), value),
+        gloss=np.full((size, size), np.float32(0.45)),
+        relief=0.012 * grain,
     )
 
 
@@ -154,7 +154,7 @@ def _blot(rng: Rng, surface: Surface, radius: float, ragged: float) -> np.ndarra
     a, b = _place(rng, surface, 0.7 * radius)
     stretch = rng.uniform(0.75, 1.35)
     distance = np.hypot(a * stretch, b / stretch) / radius
-    distance = distance + ragged * noise(rng, len(surface.top), 6.0, 2.5)
+    distance = distance + ragged * noise(rng, len(surface.top), 12.0, 2.2)
     return np.clip(1 - distance, 0, 1)
 
 
@@ -166,7 +166,7 @@ def _tint(
 
 def stain(rng: Rng, surface: Surface) -> Defective:
     """Oil or rust soaked into the surface: darker, tinted, with a soft edge."""
-    spot = step(_blot(rng, surface, rng.uniform(7, 10), 0.15), 0, 0.35)
+    spot = step(_blot(rng, surface, rng.uniform(7, 10), 0.12), 0.0, 0.5)
     soak = np.array([0.45, 0.33, 0.22]) if rng.random() < 0.5 else [0.30, 0.32, 0.36]
     albedo = _tint(surface, rng.uniform(0.6, 0.8) * spot, surface.albedo * soak)
     changed = dataclasses.replace(surface, albedo=albedo)
@@ -191,7 +191,7 @@ def contamination(rng: Rng, surface: Surface) -> Defective:
 
 
 def _deformed(rng: Rng, surface: Surface, depth: float) -> Defective:
-    bell = step(_blot(rng, surface, rng.uniform(8, 11), 0.06), 0, 0.9)
+    bell = step(_blot(rng, surface, rng.uniform(8, 11), 0.06), 0.0, 0.9)
     changed = dataclasses.replace(surface, top=surface.top + depth * bell)
     return changed, (bell > 0.15) & surface.mask
 
@@ -209,7 +209,7 @@ def bump(rng: Rng, surface: Surface) -> Defective:
 def hole(rng: Rng, surface: Surface) -> Defective:
     """A broken-in hole with steep walls and a crumbled rim."""
     spot = _blot(rng, surface, rng.uniform(4, 6), 0.12)
-    pit = step(spot, 0, 0.4)
+    pit = step(spot, 0.0, 0.4)
     changed = dataclasses.replace(
         surface,
         top=surface.top - rng.uniform(6, 9) * pit,
