@@ -97,7 +97,7 @@ def biscuit(rng: Rng, size: int) -> Surface:
 
 def bolt(rng: Rng, size: int) -> Surface:
     """A brass bolt lying on its side: hexagonal head, collar, threaded shaft."""
-    u, v = _pose(rng, size, 1.0, 3.0)
+    u, v = _pose(rng, size, 0.5, 1.0)
     apothem, axis, pitch = 17.0, 17.0, 4.0
     flank = np.abs(v)
     head = np.minimum(np.minimum(u + 34, -16 - u), 2 * apothem / 3**0.5 - flank)
