@@ -15,6 +15,9 @@ __all__ = ["DATASETS", "MODES", "Part", "Parts", "builder_class", "categories", 
 DATASETS = {
     "mvtec_3d_ad": "ast_jax.data.mvtec_3d_ad:MVTec3DAD",
     "mvtec_ad": "ast_jax.data.mvtec_ad:MVTecAD",
+    "mvtec_loco": "ast_jax.data.mvtec_loco:MVTecLOCO",
+    "visa": "ast_jax.data.visa:VisA",
+    "folder": "ast_jax.data.folder:Folder",
     "synthetic": "ast_jax.data.synthetic:Synthetic",
 }
 MODES = ("rgb", "3d", "rgb3d")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32, Int32, UInt8
 from PIL import Image, ImageOps
 
 from ast_jax.errors import UserError
@@ -55,10 +55,13 @@ def decode_image(
         return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
 
 
-def decode_mask(source: bytes | os.PathLike, name: str = "") -> Bool[np.ndarray, "h w"]:
-    """Decode ground truth: True where any value is above 0.
+def decode_labels(
+    source: bytes | os.PathLike, name: str = ""
+) -> UInt8[np.ndarray, "h w"] | Int32[np.ndarray, "h w"]:
+    """Decode ground truth: the class number of each pixel, 0 = none.
 
-    Class numbers, palette indices and 0/1 masks count alike; alpha does not count.
+    A palette's indices, not its colours, count; of several channels the largest; alpha
+    doesn't count.
 
     Raises:
         UserError: as `decode_image`.
@@ -67,8 +70,18 @@ def decode_mask(source: bytes | os.PathLike, name: str = "") -> Bool[np.ndarray,
         image = ImageOps.exif_transpose(image)
         if "A" in image.getbands():
             image = image.convert("L" if image.mode == "LA" else "RGB")
-        values = np.asarray(image) > 0
-    return values.any(axis=-1) if values.ndim == 3 else values
+        labels = np.asarray(image)
+    labels = labels.max(axis=-1) if labels.ndim == 3 else labels
+    return labels.astype(np.uint8 if labels.itemsize == 1 else np.int32)
+
+
+def decode_mask(source: bytes | os.PathLike, name: str = "") -> Bool[np.ndarray, "h w"]:
+    """Decode ground truth: True where any value is above 0.
+
+    Raises:
+        UserError: as `decode_image`.
+    """
+    return decode_labels(source, name) > 0
 
 
 def decode_z(source: bytes | os.PathLike, name: str = "") -> Float32[np.ndarray, "h w"]:
@@ -101,7 +114,8 @@ def decode_z(source: bytes | os.PathLike, name: str = "") -> Float32[np.ndarray,
             "expected floats or 16-bit integers [h, w, 3] (x, y, z) or [h, w] (z)"
         )
     scale = 1.0 if values.dtype.kind == "f" else METRES_PER_UNIT
-    z = values.astype(np.float32) * np.float32(scale)
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, told below
+        z = values.astype(np.float32) * np.float32(scale)
     z = np.where(np.isnan(z), np.float32(0), z)
     if infinite := np.count_nonzero(np.isinf(z)):
         raise UserError(

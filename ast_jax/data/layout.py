@@ -62,7 +62,7 @@ class Found:
 def pair(
     split: str,
     defect: str,
-    images: Found,
+    images: Found | None,
     *,
     clouds: Found | None = None,
     masks: Found | None = None,
@@ -72,15 +72,18 @@ def pair(
     Args:
         split: "train", "validation" or "test".
         defect: "good" or the defect type.
-        images: the images.
-        clouds: the point clouds, of which each image must have one; None in mode `rgb`.
+        images: the images, of which each point cloud must have one; None where the
+            data are depth alone.
+        clouds: the point clouds, likewise; None in mode `rgb`.
         masks: the ground truth. Either each image of a defect type has some, or none
             has, which is worth a warning.
 
     Returns:
         A sample for each stem with an image or a cloud, sorted, and the problems.
     """
-    stems = sorted({*images.files, *(clouds.files if clouds else ())})
+    stems = sorted(
+        {stem for found in (images, clouds) if found for stem in found.files}
+    )
     problems = []
 
     def match(kind: str, found: Found, stem: str) -> tuple[Path, ...]:
@@ -92,12 +95,12 @@ def pair(
     if no_truth and stems:
         logging.warning(
             "%s: no ground truth of %r, which has no pixel metrics",
-            masks.folder if masks else images.folder,
+            masks.folder if masks else split,
             defect,
         )
     samples = []
     for stem in stems:
-        image = match("image", images, stem)
+        image = match("image", images, stem) if images else ()
         cloud = match("point cloud", clouds, stem) if clouds else ()
         if no_truth:
             truth = None

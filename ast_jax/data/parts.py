@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import SupportsIndex
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
@@ -71,7 +72,8 @@ class Entry:
     digests: Mapping[str, str]
 
 
-class Parts(Sequence[Part]):
+# Not Sequence[Part], which a run-time type checker would decode a part to check.
+class Parts(Sequence):
     """Parts in the order of the data set's files, each decoded when it is asked for."""
 
     def __init__(self, entries: Iterable[Entry], read: Callable[[int], Part]):
@@ -83,7 +85,7 @@ class Parts(Sequence[Part]):
         """Return the number of parts."""
         return len(self._entries)
 
-    def __getitem__(self, index: int) -> Part:
+    def __getitem__(self, index: SupportsIndex) -> Part:
         """Decode the part at `index`; raise UserError where its data are damaged."""
         return self._read(range(len(self))[index])
 
@@ -114,7 +116,7 @@ class Parts(Sequence[Part]):
         ]
         return hashlib.sha256(json.dumps([kinds, rows]).encode()).hexdigest()
 
-    def subset(self, indices: Iterable[int]) -> "Parts":
+    def subset(self, indices: Iterable[SupportsIndex]) -> "Parts":
         """Return the parts at `indices`, in that order, still undecoded."""
         chosen = [range(len(self))[index] for index in indices]
         read = self._read

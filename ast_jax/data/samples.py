@@ -29,21 +29,19 @@ class Sample:
         xyz: the point cloud or depth file, or z in metres.
         masks: the ground truth, one file a defect; () where a good part has none, None
             where the data set has none for this defect type.
-        saturation: the file that says from which area a defect counts as found in full.
     """
 
     id: str
     split: str
     defect: str
-    image: Path | bytes | None
+    image: Path | bytes | None = None
     xyz: Path | Float32[np.ndarray, "h w"] | None = None
     masks: tuple[Path | bytes, ...] | None = ()
-    saturation: Path | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """Every file of the sample."""
-        sources = (self.image, self.xyz, *(self.masks or ()), self.saturation)
+        sources = (self.image, self.xyz, *(self.masks or ()))
         return tuple(source for source in sources if isinstance(source, Path))
 
     def name(self, source: Any) -> str:
