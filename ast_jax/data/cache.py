@@ -7,6 +7,7 @@ grows under another name, block by block, and is renamed when complete.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -151,24 +152,25 @@ def _intact_blocks(folder: Path, entry: Entry) -> list[_Block]:
     except (OSError, ValueError):
         return []
     blocks = _parsed(lines, entry.shape[0])
-
-    def intact(block: _Block) -> bool:
-        # Read rather than mapped, so that checking does not fill the memory.
-        size = (block.stop - block.start) * entry.row_bytes
-        content = os.pread(descriptor, size, entry.offset(block.start))
-        return _digest(content) == block.digest
-
     try:
         header = os.pread(descriptor, len(entry.header), 0)
         if description != entry.description.encode() or header != entry.header:
             return []
         with ThreadPoolExecutor(WORKERS) as pool:
-            verdicts = [*pool.map(intact, blocks), False]
+            check = functools.partial(_is_intact, descriptor, entry)
+            verdicts = [*pool.map(check, blocks), False]
     except OSError:  # unreadable sectors
         return []
     finally:
         os.close(descriptor)
     return blocks[: verdicts.index(False)]
+
+
+def _is_intact(descriptor: int, entry: Entry, block: _Block) -> bool:
+    # Read rather than mapped, so that checking does not fill the memory.
+    size = (block.stop - block.start) * entry.row_bytes
+    content = os.pread(descriptor, size, entry.offset(block.start))
+    return _digest(content) == block.digest
 
 
 def _parsed(lines: list[bytes], rows: int) -> list[_Block]:

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -160,11 +160,9 @@ def _on_devices(backbone: Backbone, devices: Sequence[jax.Device]) -> Network:
     divided = NamedSharding(mesh, PartitionSpec("data"))
     apply = jax.jit(backbone.apply)
 
-    @functools.cache  # a complete cache needs no weights on the device
-    def variables() -> Any:
-        whole = NamedSharding(mesh, PartitionSpec())
-        return jax.device_put(backbone.variables, whole)
-
+    whole = NamedSharding(mesh, PartitionSpec())
+    # Only when called: a complete cache needs no weights on the device.
+    variables = functools.cache(lambda: jax.device_put(backbone.variables, whole))
     return lambda images: apply(variables(), jax.device_put(images, divided))
 
 
@@ -180,19 +178,9 @@ def _cached(
     if not parts:
         return np.empty(entry.shape, entry.dtype)
 
-    def compute_from(start: int) -> Iterator[Float[np.ndarray, "b h w c"]]:
-        rest = parts.subset(range(start, len(parts)))
-        with tqdm(
-            desc=f"{entry.kind} features",
-            initial=start,
-            total=len(parts),
-            unit=" images",
-            disable=None,
-        ) as progress:
-            for block in _blocks(rest, prepare, network, batch_size, entry.dtype):
-                progress.update(len(block))
-                yield block
-
+    compute_from = functools.partial(
+        _blocks, parts, prepare, network, batch_size, entry
+    )
     return cache.fetch(directory, entry, compute_from)
 
 
@@ -201,23 +189,32 @@ def _blocks(
     prepare: Callable[[Part], np.ndarray],
     network: Network,
     batch_size: int,
-    dtype: str,
+    entry: cache.Entry,
+    start: int,
 ) -> Iterator[Float[np.ndarray, "b h w c"]]:
-    """The parts' features, batch by batch; the network sees one shape of batch only."""
-    with contextlib.closing(
-        _prefetched(
-            lambda index: prepare(parts[index]),
-            range(len(parts)),
-            ahead=(1 + _BATCHES_AHEAD) * batch_size,
-        )
-    ) as inputs:
+    """The features from `start` on; the network sees one shape of batch only."""
+    indices = range(start, len(parts))
+    ahead = (1 + _BATCHES_AHEAD) * batch_size
+    with (
+        contextlib.closing(
+            _prefetched(lambda index: prepare(parts[index]), indices, ahead)
+        ) as inputs,
+        tqdm(
+            desc=f"{entry.kind} features",
+            initial=start,
+            total=len(parts),
+            unit=" images",
+            disable=None,
+        ) as progress,
+    ):
         batches = (_padded(rows, batch_size) for rows in _batched(inputs, batch_size))
         # The device gets the next batch before the host waits for this one.
         outputs = itertools.pairwise(itertools.chain(map(network, batches), [None]))
-        for ids, (output, _) in zip(
-            _batched(parts.ids, batch_size), outputs, strict=True
-        ):
-            yield _stored(jax.device_get(output)[: len(ids)], ids, dtype)
+        ids = _batched(parts.ids[start:], batch_size)
+        for of_batch, (output, _) in zip(ids, outputs, strict=True):
+            block = jax.device_get(output)[: len(of_batch)]
+            yield _stored(block, of_batch, entry.dtype)
+            progress.update(len(block))
 
 
 def _prefetched(
