@@ -69,4 +69,9 @@ def load(dataset: ConfigDict, category: str, *, mode: str) -> dict[str, Parts]:
         dataset, category, depth=mode != "rgb"
     )
     builder.prepare()
-    return {split: builder.parts(split) for split in SPLITS}
+    splits = {split: builder.parts(split) for split in SPLITS}
+    if mode != "3d" and not all(parts.have("image") for parts in splits.values()):
+        raise UserError(
+            f"{dataset.root}: {category!r} has no images; set --config.mode=3d"
+        )
+    return splits

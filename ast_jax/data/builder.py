@@ -20,14 +20,13 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
+from google.protobuf.json_format import ParseError
 from tqdm import tqdm
 
 from ast_jax.data.layout import near_match, subfolders
 from ast_jax.data.parts import Entry, Part, Parts
-from ast_jax.data.samples import SPLITS, Content, Listing, Sample, check
+from ast_jax.data.samples import SPLITS, Content, Listing, Sample, check, told
 from ast_jax.errors import UserError
-
-SHOWN_PROBLEMS = 5
 
 
 class _Info(tfds.core.DatasetInfo):
@@ -88,16 +87,22 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             )
         self.listing = self.list_samples()
         if not any(sample.split == "train" for sample in self.listing.samples):
+            if self.listing.problems:
+                raise told(self.listing.problems)
             raise UserError(
                 f"{self.root}: no good training image of {category!r}; "
                 f"expected {self.TREE}"
             )
-        name = re.sub(r"[^\w.-]+", "_", category)
-        super().__init__(
-            config=tfds.core.BuilderConfig(name=f"{name}-{self._source_hash()}"),
-            data_dir=os.path.expanduser(data_dir),
-            file_format="array_record",
-        )
+        name = f"{re.sub(r'[^a-zA-Z0-9_.-]+', '_', category)}-{self._source_hash()}"
+        data_dir = os.path.expanduser(data_dir)
+        try:
+            super().__init__(
+                config=tfds.core.BuilderConfig(name=name),
+                data_dir=data_dir,
+                file_format="array_record",
+            )
+        except (ValueError, ParseError) as error:  # JSON that an earlier run left
+            raise _damaged(os.path.join(data_dir, self.name, name)) from error
 
     @classmethod
     def from_config(cls, dataset: Any, category: str, *, depth: bool) -> "PartsBuilder":
@@ -227,7 +232,11 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def parts(self, split: str) -> Parts:
         """The prepared parts of "train", "validation" or "test"; maybe none."""
-        entries = [Entry(*row) for row in self.info.metadata["parts"].get(split, [])]
+        try:
+            rows = self.info.metadata["parts"].get(split, [])
+        except (ValueError, KeyError) as error:
+            raise _damaged(self.data_dir) from error
+        entries = [Entry(*row) for row in rows]
         if not entries:
             return Parts((), ().__getitem__)
         features = self.info.features
@@ -254,10 +263,7 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             logging.error("%s: %s", entry.id, error)
             intact = False
         if not intact:
-            raise UserError(
-                f"{self.data_dir}: the prepared data of {entry.id} are damaged; "
-                "delete this folder and run again"
-            )
+            raise _damaged(self.data_dir, entry.id)
         return content.decode(entry)
 
     def _file_state(self, path: Path) -> list[Any]:
@@ -302,8 +308,8 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         content, problems = check(sample)
         if not problems and content.masks:
             try:
-                areas = self.saturations(sample, content)
-                content = dataclasses.replace(content, saturations=areas)
+                areas = np.float32(self.saturations(sample, content)).tolist()
+                content = dataclasses.replace(content, saturations=tuple(areas))
             except UserError as error:
                 problems = [str(error)]
         self._problems.extend(problems)
@@ -313,14 +319,8 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Write all records; with any problem raise, so that tfds discards them."""
         self._problems = list(self.listing.problems)
         super()._download_and_prepare(*args, **kwargs)
-        if not self._problems:
-            return
-        for problem in self._problems:
-            logging.error("%s", problem)
-        shown = "; ".join(self._problems[:SHOWN_PROBLEMS])
-        if more := len(self._problems) - SHOWN_PROBLEMS:
-            shown += f"; and {more} more, all in the log" if more > 0 else ""
-        raise UserError(f"{len(self._problems)} problems with the data: {shown}")
+        if self._problems:
+            raise told(self._problems)
 
     # Nothing is downloaded: tfds needs no folder for it, and has nothing to announce.
     def _make_download_manager(self, **kwargs: Any) -> Any:
@@ -337,3 +337,11 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
         del version
         return builder_config
+
+
+def _damaged(folder: str, part: str = "") -> UserError:
+    whose = f" of {part}" if part else ""
+    return UserError(
+        f"{folder}: the prepared data{whose} are damaged; delete this folder and run "
+        "again"
+    )

@@ -85,6 +85,8 @@ def pair(
         {stem for found in (images, clouds) if found for stem in found.files}
     )
     problems = []
+    if defect != GOOD and defect.lower() == GOOD:
+        problems.append(f"{split}/{defect}: write {GOOD!r} in lower case")
 
     def match(kind: str, found: Found, stem: str) -> tuple[Path, ...]:
         if stem not in found.files:

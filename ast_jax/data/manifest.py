@@ -89,8 +89,8 @@ def _files(folder: Path, row: dict[str, Any]) -> tuple[Files, list[str]]:
 
 
 def _stem(name: str) -> str:
-    parts = [part for part in Path(name).with_suffix("").parts if part not in "/.."]
-    return "_".join(parts)
+    parts = Path(name).parent.parts if name else ()
+    return "_".join(part for part in (*parts, Path(name).stem) if part not in "/..")
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:

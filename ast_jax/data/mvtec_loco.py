@@ -4,11 +4,14 @@ import functools
 import json
 from pathlib import Path
 
+import numpy as np
+
 from ast_jax.data.builder import PartsBuilder
 from ast_jax.data.decoding import IMAGE_SUFFIXES, decode_labels
 from ast_jax.data.layout import Found, files, good_only, pair, subfolders
 from ast_jax.data.samples import SPLITS, Content, Listing, Sample
 from ast_jax.errors import UserError
+from ast_jax.evaluation.region_overlap import saturation_area
 
 CONFIG = "defects_config.json"
 
@@ -70,10 +73,10 @@ class MVTecLOCO(PartsBuilder):
         return [super().source_state(), sorted(self._areas.items())]
 
     def saturations(self, sample: Sample, content: Content) -> tuple[float, ...]:
-        """The saturation area of each defect, as MVTec's evaluation script has it.
+        """The saturation area of each defect, from the entry that its grey value names.
 
-        A relative threshold is a share of the defect's own area, rounded down; an
-        absolute one is in pixels, at most the defect's area.
+        Raises:
+            UserError: the mask has no grey value, several, or an unknown one.
         """
         paths = sample.masks or ()
         return tuple(
@@ -83,15 +86,14 @@ class MVTecLOCO(PartsBuilder):
 
     def _saturation(self, path: Path | bytes, mask: bytes) -> float:
         labels = decode_labels(mask, str(path))
-        area = int((labels > 0).sum())
-        values = sorted({int(value) for value in labels[labels > 0]})
+        values = np.unique(labels[labels > 0]).tolist()
         if len(values) != 1 or values[0] not in self._areas:
             raise UserError(
                 f"{path}: grey values {values}, expected one of those in "
                 f"{CONFIG}: {sorted(self._areas)}"
             )
         threshold, relative = self._areas[values[0]]
-        return float(int(threshold * area) if relative else min(threshold, area))
+        return saturation_area(labels > 0, threshold, relative=relative)
 
     @functools.cached_property
     def _areas(self) -> dict[int, tuple[float, bool]]:

@@ -99,6 +99,10 @@ class Parts(Sequence):
         """ "good" or the defect type, a part each."""
         return tuple(entry.defect for entry in self._entries)
 
+    def have(self, kind: str) -> bool:
+        """Whether every part has this kind of content: "image", "z" or "masks"."""
+        return all(kind in entry.digests for entry in self._entries)
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the parts' ids and content, wherever the folder lies."""

@@ -3,11 +3,12 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float32
 
 from ast_jax.data.decoding import decode_image, decode_mask, decode_z, read_file
@@ -15,6 +16,7 @@ from ast_jax.data.parts import GOOD, Entry, Part
 from ast_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
+SHOWN_PROBLEMS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,12 +131,26 @@ def check(sample: Sample) -> tuple[Content, list[str]]:
                 f"{sample.name(sample.image)} is {_size(size)}"
             )
     if sample.defect != GOOD:
+        for source, (_, mask) in zip(sample.masks or (), pairs, strict=True):
+            if mask is not None and not mask.any():
+                logging.warning("%s: marks no defect", sample.name(source))
         masks = None if sample.masks is None else tuple(c for c, _ in pairs)
         return Content(image, z, masks), problems
     for source, (_, mask) in zip(sample.masks or (), pairs, strict=True):
         if mask is not None and mask.any():
             problems.append(f"{sample.name(source)}: marks a defect in a good part")
     return Content(image, z, ()), problems
+
+
+def told(problems: Sequence[str]) -> UserError:
+    """Log every problem; return the one line that counts them and shows the first."""
+    for problem in problems:
+        logging.error("%s", problem)
+    shown = "; ".join(problems[:SHOWN_PROBLEMS])
+    more = len(problems) - SHOWN_PROBLEMS
+    end = f"; and {more} more, all in the log" if more > 0 else ""
+    counted = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return UserError(f"{counted} with the data: {shown}{end}")
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -227,6 +227,35 @@ def test_damaged_prepared_data_are_noticed(tmp_path):
         list(parts)
 
 
+@pytest.mark.parametrize("name", ["metadata.json", "dataset_info.json"])
+@pytest.mark.parametrize("kept", [0, 100, None])
+def test_damaged_description_of_prepared_data_is_noticed(name, kept, tmp_path):
+    dataset, category = make("mvtec_ad", tmp_path)
+    data.load(dataset, category, mode="rgb")
+    (path,) = Path(dataset.data_dir).rglob(name)
+    if kept is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UserError, match=r"screw-.*damaged; delete this folder and run"):
+        data.load(dataset, category, mode="rgb")
+
+
+def test_tfds_finds_the_builders_by_name(tmp_path):
+    import tensorflow_datasets as tfds
+
+    dataset, category = make("mvtec_3d_ad", tmp_path)
+    source = tfds.data_source(
+        "mvtec_3d_ad",
+        split="test",
+        data_dir=dataset.data_dir,
+        decoders={"image": tfds.decode.SkipDecoding()},
+        builder_kwargs={"root": dataset.root, "category": category, "depth": True},
+    )
+    assert len(source) == 7
+    assert source[0]["z"].shape == layouts.SIZE
+
+
 # What is wrong with the user's data
 
 
