@@ -65,11 +65,11 @@ def create(config: ConfigDict, *, dtype: str = "float32", image_size: int) -> Ba
 def _efficientnet(config: ConfigDict, dtype: str, image_size: int) -> Backbone:
     import jax.numpy as jnp
 
-    from ast_jax.backbones import efficientnet, timm_weights
+    from ast_jax.backbones import architecture, efficientnet, timm_weights
 
     base = config.name.split(".")[0]
     padding = config.padding or "same"
-    net = efficientnet.architecture(base, config.stage, padding)
+    net = architecture.architecture(base, config.stage, padding)
     if image_size % net.stride:
         raise UserError(
             f"dataset.image_size: {image_size} is no multiple of {config.name}'s stride"
@@ -80,13 +80,13 @@ def _efficientnet(config: ConfigDict, dtype: str, image_size: int) -> Backbone:
     logging.info("backbone %s: %s, SHA-256 %s", config.name, path, digest)
     own = timm_weights.normalisation(config.name)
     mean, std = tuple(config.mean) or own[0], tuple(config.std) or own[1]
-    model = efficientnet.EfficientNet(net)
 
     def apply(
         variables: PyTree, images: UInt8[Array, "b h w 3"]
     ) -> Float[Array, "b i j c"]:
         x = (images / 255.0 - jnp.array(mean)) / jnp.array(std)
-        return model.apply(variables, x.astype(dtype)).astype(jnp.float32)
+        features = efficientnet.extract(net, variables, x.astype(dtype))
+        return features.astype(jnp.float32)
 
     return Backbone(
         name=config.name,

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from absl import logging
-from jaxtyping import Float
 
-from ast_jax.backbones.efficientnet import Architecture, Conv
+from ast_jax.backbones.architecture import Architecture, Conv
+from ast_jax.backbones.efficientnet import Variables
 from ast_jax.errors import UserError
 
 BATCH_NORM_EPSILON = 1e-3
@@ -43,7 +43,6 @@ NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
 Shapes = Mapping[str, tuple[int, ...]]
 Read = Callable[[str], np.ndarray]
-Variables = dict[str, dict[str, dict[str, Float[np.ndarray, "..."]]]]
 
 
 def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
