@@ -79,12 +79,7 @@ def extract(
       UserError: an image size that does not fit the stride, a part that lacks what the
         mode needs, features that are not finite, a cache that cannot be written.
     """
-    if mode not in MODES:
-        raise ValueError(f"mode is one of {MODES}. Got {mode!r}.")
-    if storage_dtype not in STORAGE_DTYPES:
-        raise ValueError(f"storage_dtype: {STORAGE_DTYPES}. Got {storage_dtype!r}.")
-    if "rgb" in mode and backbone is None:
-        raise ValueError(f"Mode {mode} needs a backbone.")
+    _check(mode, storage_dtype, backbone)
     side = _map_side(image_size, backbone.stride if backbone else STRIDE)
     store = functools.partial(_cached, parts, Path(cache_dir))
     rgb = channels = weight = None
@@ -105,6 +100,15 @@ def extract(
         )
         channels, weight = both[..., :_DEPTH_CHANNELS], both[..., _DEPTH_CHANNELS]
     return Features(rgb, channels, weight)
+
+
+def _check(mode: str, storage_dtype: str, backbone: Backbone | None) -> None:
+    if mode not in MODES:
+        raise ValueError(f"mode is one of {MODES}. Got {mode!r}.")
+    if storage_dtype not in STORAGE_DTYPES:
+        raise ValueError(f"storage_dtype: {STORAGE_DTYPES}. Got {storage_dtype!r}.")
+    if "rgb" in mode and backbone is None:
+        raise ValueError(f"Mode {mode} needs a backbone.")
 
 
 def _map_side(image_size: int, stride: int) -> int:
