@@ -25,7 +25,7 @@ from jaxtyping import Shaped
 
 from ast_jax.errors import UserError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 1  # to be raised when the same sources come to give other arrays
 WORKERS = min(8, os.cpu_count() or 1)  # threads that read, hash or decode
 _ARRAY, _BLOCKS = "array.npy", "blocks.txt"
 # Computes consecutive blocks of rows from the given row on.

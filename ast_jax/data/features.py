@@ -163,7 +163,6 @@ def _on_devices(backbone: Backbone, devices: Sequence[jax.Device]) -> Network:
     )
     divided = NamedSharding(mesh, PartitionSpec("data"))
     apply = jax.jit(backbone.apply)
-
     whole = NamedSharding(mesh, PartitionSpec())
     # Only when called: a complete cache needs no weights on the device.
     variables = functools.cache(lambda: jax.device_put(backbone.variables, whole))
@@ -181,7 +180,6 @@ def _cached(
     """What `network` makes of batches of prepared parts, from the cache or into it."""
     if not parts:
         return np.empty(entry.shape, entry.dtype)
-
     compute_from = functools.partial(
         _blocks, parts, prepare, network, batch_size, entry
     )
