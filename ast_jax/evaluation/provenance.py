@@ -1,0 +1,90 @@
+"""Where a report comes from: versions, hardware, and the configuration."""
+
+import importlib.metadata
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+import ast_jax
+from ast_jax.config import default, flatten
+from ast_jax.run import Run
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "numpy", "scipy")
+
+
+def facts(run: Run) -> dict[str, str]:
+    """What this report was made of and with, by name."""
+    now = datetime.now(UTC)
+    return {
+        "Run": str(run.directory),
+        "Report written": f"{now:%Y-%m-%d %H:%M} UTC",
+        "Evaluated on": hardware(),
+        "AST-JAX": ast_jax.__version__,
+        "Python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        "System": platform.platform(terse=True),
+    }
+
+
+def hardware() -> str:
+    """The devices that JAX computes on, and the processor."""
+    devices = jax.devices()
+    kinds = sorted({device.device_kind for device in devices})
+    processor = f"{_processor()}, {os.cpu_count()} cores"
+    if devices[0].platform == "cpu":
+        return processor
+    return f"{len(devices)} of {', '.join(kinds)}; {processor}"
+
+
+def settings(config: ConfigDict) -> str:
+    """The settings that a table of results has to name, in one line."""
+    teacher, student = config.teacher, config.student
+    seeds = ", ".join(map(str, config.train.seeds))
+    return "; ".join(
+        [
+            *([] if config.mode == "3d" else [f"backbone {config.backbone.name}"]),
+            f"{config.dataset.image_size} px",
+            f"teacher {teacher.hidden} hidden, {teacher.epochs} epochs",
+            f"student ({student.kind}) {student.width} wide, {student.epochs} epochs",
+            f"{'seeds' if len(config.train.seeds) > 1 else 'seed'} {seeds}",
+        ]
+    )
+
+
+def configuration(config: ConfigDict) -> list[tuple[str, str, bool]]:
+    """Every key with its value and whether it differs from the default."""
+    usual = flatten(default().to_dict())
+    return [
+        (key, _shown(value), value != usual.get(key))
+        for key, value in flatten(config.to_dict()).items()
+    ]
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: "48 s", "3 min 20 s", "2 h 5 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value)) or "()"
+    return str(value) if value != "" else '""'
+
+
+def _processor() -> str:
+    """The processor's name, as Linux tells it."""
+    path = Path("/proc/cpuinfo")
+    if path.is_file():
+        for line in path.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

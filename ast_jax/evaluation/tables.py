@@ -1,0 +1,187 @@
+"""The results table, with published figures and the difference beside ours.
+
+One table of cells serves the report's page and `results.md`. Figures are per cent.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+DASH = "\N{EN DASH}"
+LABELS = {
+    "image_auroc": "Image AUROC",
+    "image_auroc_logical": "Image AUROC, logical",
+    "image_auroc_structural": "Image AUROC, structural",
+    "image_auroc_max": "Image AUROC, by maximum",
+    "image_auroc_mean": "Image AUROC, by mean",
+    "image_ap": "Image AP",
+    "image_f1_max": "Image best F1",
+    "pixel_auroc_192": "Pixel AUROC, 192",
+    "pixel_auroc": "Pixel AUROC",
+    "pixel_ap": "Pixel AP",
+    "pixel_f1_max": "Pixel best F1",
+    "au_pro_0.3": "AU-PRO, 30 %",
+    "au_pro_0.1": "AU-PRO, 10 %",
+    "au_pro_0.05": "AU-PRO, 5 %",
+    "au_pro_0.01": "AU-PRO, 1 %",
+    "au_pro_0.01_100_thresholds": "AU-PRO, 1 %, 100 thresholds",
+    "au_spro_0.05": "AU-sPRO, 5 %",
+    "au_spro_0.05_logical": "AU-sPRO, 5 %, logical",
+    "au_spro_0.05_structural": "AU-sPRO, 5 %, structural",
+}
+_MAIN = (
+    *("image_auroc", "image_auroc_logical", "image_auroc_structural"),
+    *("pixel_auroc_192", "pixel_auroc", "au_pro_0.3", "au_pro_0.01", "au_spro_0.05"),
+)
+_BESIDE = ("std", "seeds", "ensemble", "reasons")  # what is no figure itself
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A figure as text; `tone` says whether a difference is "better" or "worse"."""
+
+    text: str
+    tone: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Column heads, rows that begin with a name, and whether the last is their mean.
+
+    `compares` says whether published figures stand beside ours.
+    """
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    has_mean: bool
+    compares: bool = False
+
+    def markdown(self) -> str:
+        """The table for pasting, the mean in bold."""
+        lines = ["", *self.head], ["---", *["---:"] * len(self.head)]
+        rows = [[_escaped(name), *(c.text for c in cells)] for name, cells in self.rows]
+        if self.has_mean:
+            rows[-1] = [f"**{text}**" for text in rows[-1]]
+        return "".join(f"| {' | '.join(row)} |\n" for row in (*lines, *rows))
+
+
+def main_table(results: Mapping[str, Any], *, complete: bool) -> Table:
+    """The figures that papers print, published ones and the teacher's beside ours.
+
+    Args:
+      results: the tree of `results.json`.
+      complete: whether these are all categories of the data set, so that a published
+        mean is comparable.
+    """
+    rows, published = _rows(results), _published(results, complete)
+    keys = [key for key in _MAIN if any(key in figures for _, figures in rows)]
+    compared = {key for figures in published for key in figures}
+    head: list[str] = []
+    for key in keys:
+        head += [LABELS[key], *(("Paper", "Difference") if key in compared else ())]
+    lines = []
+    teachers = _rows(results["teacher"])
+    for (name, ours), theirs, (_, teacher) in zip(
+        rows, published, teachers, strict=True
+    ):
+        cells: list[Cell] = []
+        for key in keys:
+            cells.append(_cell(ours, key))
+            cells += _comparison(ours, theirs, key) if key in compared else ()
+        lines.append((name, (*cells, _cell(teacher, "image_auroc"))))
+    head.append("Image AUROC, teacher alone")
+    return Table(tuple(head), tuple(lines), len(rows) > 1, compares=bool(compared))
+
+
+def full_table(tree: Mapping[str, Any]) -> Table:
+    """Every figure there is of one network: a row each, categories as columns.
+
+    Args:
+      tree: that of `results.json`, or what stands under its "teacher".
+    """
+    rows = _rows(tree)
+    keys = dict.fromkeys(key for _, figures in rows for key in figures)
+    named = [*(k for k in LABELS if k in keys), *(k for k in keys if k not in LABELS)]
+    lines = tuple(
+        (LABELS.get(key, key), tuple(_cell(figures, key) for _, figures in rows))
+        for key in named
+        if key not in _BESIDE
+    )
+    return Table(tuple(name for name, _ in rows), lines, has_mean=False)
+
+
+def seeds_table(results: Mapping[str, Any]) -> Table | None:
+    """Image AUROC of each seed and of their ensemble; None for a single seed."""
+    rows = [(name, figures) for name, figures in _rows(results) if "seeds" in figures]
+    if not rows:
+        return None
+    seeds = list(rows[0][1]["seeds"])
+    lines = tuple(
+        (
+            name,
+            (
+                *(_cell(figures["seeds"][seed], "image_auroc") for seed in seeds),
+                _cell(figures["ensemble"], "image_auroc"),
+            ),
+        )
+        for name, figures in rows
+    )
+    head = (*(f"seed {seed}" for seed in seeds), "ensemble")
+    return Table(head, lines, has_mean=len(rows) > 1)
+
+
+def reasons(results: Mapping[str, Any]) -> list[str]:
+    """A sentence for every reason why figures do not exist, naming them."""
+    concerned: dict[tuple[str, str], list[str]] = {}
+    for category, figures in results["categories"].items():
+        for key, reason in figures.get("reasons", {}).items():
+            concerned.setdefault((category, reason), []).append(LABELS.get(key, key))
+    return [
+        f"{category}: {reason}, so there is no {', '.join(names)}."
+        for (category, reason), names in concerned.items()
+    ]
+
+
+def percent(value: float | None) -> str:
+    """A fraction in per cent with one decimal; a dash for None."""
+    return DASH if value is None else f"{100 * value:.1f}"
+
+
+def _rows(tree: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The categories, and their mean if there are several."""
+    rows = list(tree["categories"].items())
+    return [*rows, ("Mean", tree["mean"])] if len(rows) > 1 else rows
+
+
+def _published(results: Mapping[str, Any], complete: bool) -> list[Mapping[str, float]]:
+    """The published figures of each of `_rows`."""
+    paper = results["paper"]
+    rows = [paper["categories"].get(name, {}) for name in results["categories"]]
+    if len(rows) < 2:
+        return rows
+    keys = set.intersection(*(set(row) for row in rows))
+    mean = {key: sum(row[key] for row in rows) / len(rows) for key in keys}
+    return [*rows, paper["mean"] if complete else mean]
+
+
+def _cell(figures: Mapping[str, Any], key: str) -> Cell:
+    text = percent(figures.get(key))
+    deviation = figures.get("std", {}).get(key)
+    return Cell(text if deviation is None else f"{text} ± {percent(deviation)}")
+
+
+def _comparison(
+    ours: Mapping[str, Any], theirs: Mapping[str, float], key: str
+) -> tuple[Cell, Cell]:
+    if ours.get(key) is None or key not in theirs:
+        return Cell(percent(theirs.get(key))), Cell(DASH)
+    difference = 100 * (ours[key] - theirs[key])
+    tone = "better" if difference >= 0 else "worse"
+    text = f"{difference:+.1f}".replace("-", "\N{MINUS SIGN}")
+    return Cell(percent(theirs[key])), Cell(text, tone)
+
+
+def _escaped(name: str) -> str:
+    """A name that Markdown shows as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", name).replace("\n", " ")
