@@ -1,4 +1,4 @@
-"""The report of a run: one page that opens without a network, and its pictures as files.
+"""The report of a run: a page that opens without a network, and its pictures as files.
 
 DIR/report/index.html            tables, curves, and a gallery of the test images
 DIR/report/results.md            the tables, for pasting
@@ -294,8 +294,7 @@ def _markdown(
 ) -> str:
     heading = f"{run.config.dataset.name}, {run.config.mode}"
     lines = [
-        f"{heading}; {provenance.settings(run.config)}; per cent.
-",
+        f"{heading}; {provenance.settings(run.config)}; per cent.\n",
         table.markdown(),
         *(f"{reason}\n" for reason in tables.reasons(results)),
     ]
