@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from ast_jax.errors import UserError
 
 PyTree = Any
+Triple = tuple[float, float, float]
 DTYPES = ("float32", "bfloat16")
 
 
@@ -78,8 +79,7 @@ def _efficientnet(config: ConfigDict, dtype: str, image_size: int) -> Backbone:
     path = timm_weights.locate(config.name, config.weights)
     digest = timm_weights.sha256(path)
     logging.info("backbone %s: %s, SHA-256 %s", config.name, path, digest)
-    own = timm_weights.normalisation(config.name)
-    mean, std = tuple(config.mean) or own[0], tuple(config.std) or own[1]
+    mean, std = _normalisation(config, timm_weights.normalisation(config.name))
 
     def apply(
         variables: PyTree, images: UInt8[Array, "b h w 3"]
@@ -105,6 +105,20 @@ def _efficientnet(config: ConfigDict, dtype: str, image_size: int) -> Backbone:
         apply=apply,
         standardise=False,
     )
+
+
+def _normalisation(config: ConfigDict, own: tuple[Triple, Triple]) -> list[Triple]:
+    """The configured mean and standard deviation; where empty, the backbone's own."""
+    chosen = []
+    for key, default in zip(("mean", "std"), own, strict=True):
+        values = tuple(config[key]) or default
+        if len(values) != 3 or (key == "std" and min(values) <= 0):
+            raise UserError(
+                f"backbone.{key}: {values} should be three numbers, one a colour"
+                " (of images in 0 … 1; deviations above 0)"
+            )
+        chosen.append(values)
+    return chosen
 
 
 def fingerprint(**parts: Any) -> str:

@@ -41,11 +41,12 @@ HINT = (
 
 NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
+Triple = tuple[float, float, float]
 Shapes = Mapping[str, tuple[int, ...]]
 Read = Callable[[str], np.ndarray]
 
 
-def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalisation(name: str) -> tuple[Triple, Triple]:
     """Mean and standard deviation (of 0 … 1 images) that `name`'s weights expect.
 
     A name without tag stands for the ordinary recipe of its family.
@@ -83,7 +84,7 @@ def _download(name: str) -> Path:
             huggingface_hub.hf_hub_download(f"timm/{name}", "model.safetensors")
         )
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = str(error).strip().split("\n")[0].split(". ")[0]
         raise UserError(
             f"cannot fetch timm/{name} from the Hugging Face hub"
             f" ({type(error).__name__}: {reason}); {HINT}"
