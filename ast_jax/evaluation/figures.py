@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from sklearn.metrics import (
     auc,
     average_precision_score,
@@ -58,7 +59,7 @@ _STYLE = {
     "ytick.labelcolor": COLOURS["ink"],
     "legend.frameon": False,
 }
-_SQUARE = (4.4, 3.5)  # inches
+_SIZE = (5.0, 3.7)  # inches
 _WIDE = 30.0  # a logarithmic axis for scores that span more than this factor
 _BINS = 30
 _LONGEST = 22  # characters of a defect type
@@ -91,7 +92,7 @@ def roc(
             _mark(axes, alarms[~labels].mean(), alarms[labels].mean())
         axes.legend(loc="lower right")
 
-    return _svg("roc", _SQUARE, draw)
+    return _svg("roc", _SIZE, draw)
 
 
 def precision_recall(
@@ -119,7 +120,7 @@ def precision_recall(
             _mark(axes, alarms[labels].mean(), labels[alarms].mean())
         axes.legend(loc="lower left")
 
-    return _svg("precision_recall", _SQUARE, draw)
+    return _svg("precision_recall", _SIZE, draw)
 
 
 def histogram(
@@ -155,18 +156,23 @@ def histogram(
             colour = COLOURS["good" if kind == GOOD else "defect"]
             style = {"markersize": 9, "markeredgewidth": 1.2, "alpha": 0.75}
             bottom.plot(values, np.full(values.shape, row), "|", color=colour, **style)
+        if scale == "log":
+            bottom.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            bottom.xaxis.set_minor_locator(NullLocator())
+            bottom.xaxis.set_major_formatter("{x:g}")
         if threshold is not None:
             style = {"color": COLOURS["ink"], "linewidth": 1.2, "linestyle": "--"}
             top.axvline(threshold, label="threshold", **style)
             bottom.axvline(threshold, **style)
         top.set_ylabel("images")
+        top.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         top.legend(loc="upper right")
         bottom.set_yticks(range(len(kinds)), [_shortened(kind) for kind in kinds])
         bottom.set_ylim(len(kinds) - 0.4, -0.6)
         bottom.grid(visible=False, axis="y")
         bottom.set_xlabel(f"image score{', logarithmic' if scale == 'log' else ''}")
 
-    return _svg("histogram", (4.4, 2.8 + 0.24 * len(kinds)), draw)
+    return _svg("histogram", (_SIZE[0], 2.9 + 0.24 * len(kinds)), draw)
 
 
 def training(histories: Histories) -> str | None:
@@ -179,15 +185,21 @@ def training(histories: Histories) -> str | None:
         panels = figure.subplots(1, len(histories), squeeze=False)[0]
         for axes, (name, seeds) in zip(panels, histories.items(), strict=True):
             losses = np.concatenate([losses for _, losses in seeds.values()])
-            axes.set_yscale("log" if losses.min() > 0 else "asinh")
+            if losses.min() > 0:
+                axes.set_yscale("log")
+                axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axes.yaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_formatter("{x:g}")
+            last = max(max(epochs) for epochs, _ in seeds.values())
+            axes.set_xlim(0, last + 1)
             for epochs, losses in seeds.values():
                 marker = "o" if len(epochs) == 1 else ""
                 axes.plot(epochs, losses, color=COLOURS[name], marker=marker, alpha=0.8)
-            axes.set_title(f"{name}, loss")
+            axes.set_title(f"loss of the {name}")
             axes.set_xlabel("epoch")
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
-    return _svg("training", _SQUARE, draw)
+    return _svg("training", _SIZE, draw)
 
 
 def themed(svg: str, name: str) -> str:

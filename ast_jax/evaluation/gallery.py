@@ -1,7 +1,7 @@
 """Which test images the report shows, in what order, and what it says of each."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -15,7 +15,6 @@ VERDICTS = {
     (True, True): "found",
     (False, False): "passed",
 }
-MISTAKES = ("missed", "false alarm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +30,8 @@ class Card:
         that its score does not tell apart from it; their mean is 1 − AUROC.
       verdict: one of `VERDICTS`; "" without a threshold.
       p_value: from the calibration; None without one.
+      size: height and width of the pictures.
+      views: what they show → data URI, for those in the gallery.
     """
 
     index: int
@@ -40,6 +41,8 @@ class Card:
     wrongly_ranked: float
     verdict: str
     p_value: float | None
+    size: tuple[int, int] = (1, 1)
+    views: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def wrongly_ranked(

@@ -19,7 +19,7 @@ from scipy import ndimage
 from ast_jax.data import depth
 from ast_jax.data.parts import Part
 
-SIDE = 320  # pixels of a picture's longer side
+SIDE = 400  # pixels of a picture's longer side
 VIEWS = {
     "input": "Input",
     "depth": "Depth",
@@ -30,6 +30,7 @@ VIEWS = {
 }
 _COLOURS_OF_SCORES = matplotlib.colormaps["inferno"]
 _COLOURS_OF_DEPTH = matplotlib.colormaps["viridis"]
+_LEAST_RELIEF = 4e-3  # metres; a flat part is not stretched to show noise
 _MISSING = (42, 46, 54)  # pixels without depth
 _OUTLINE = (53, 224, 255)  # seen on photographs and on every score colour
 _QUALITY = 78
@@ -99,7 +100,8 @@ def depth_picture(z: Float32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
     near, far = np.quantile(
         z[foreground if foreground.any() else present], (0.01, 0.99)
     )
-    nearness = (far - z) / max(far - near, 1e-6)
+    middle, span = (near + far) / 2, max(far - near, _LEAST_RELIEF)
+    nearness = 0.5 - (z - middle) / span
     colours = _COLOURS_OF_DEPTH(np.clip(nearness, 0, 1), bytes=True)[..., :3]
     return np.where(present[..., None], colours, np.array(_MISSING, np.uint8))
 
@@ -134,32 +136,12 @@ def pictures(
     }
 
 
-def outline(part: Part) -> Image.Image | None:
-    """A line around the ground truth, transparent elsewhere; None without a defect."""
-    if part.mask is None or not part.mask.any():
-        return None
-    mask = _small_mask(part)
-    line = ndimage.binary_dilation(mask, iterations=2) & ~mask
-    picture = Image.fromarray(line.astype(np.uint8))
-    picture.putpalette([0, 0, 0, *_OUTLINE])
-    return picture
-
-
-def data_uri(picture: Image.Image) -> str:
-    """A picture to stand inside the page: WebP, or PNG for what has few colours."""
-    stream = io.BytesIO()
-    if picture.mode == "P":
-        kind = "png"
-        picture.save(stream, "PNG", transparency=0, optimize=True)
-    elif picture.mode == "L":
-        kind = "png"
-        picture.convert("1", dither=Image.Dither.NONE).save(
-            stream, "PNG", optimize=True
-        )
-    else:
-        kind = "webp"
-        picture.save(stream, "WEBP", quality=_QUALITY, method=4)
-    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
+def data_uris(part: Part, views: Mapping[str, Image.Image]) -> dict[str, str]:
+    """The pictures to stand inside the page, and the defects' "outline" if any."""
+    uris = {name: _data_uri(picture) for name, picture in views.items()}
+    if part.mask is not None and part.mask.any():
+        uris["outline"] = _data_uri(_outline(_small_mask(part)))
+    return uris
 
 
 def panel(title: str, views: Mapping[str, Image.Image]) -> Image.Image:
@@ -178,6 +160,28 @@ def panel(title: str, views: Mapping[str, Image.Image]) -> Image.Image:
         draw.text((x, _GAP + _LINE), VIEWS[name], "#667080", _font())
         sheet.paste(picture.convert("RGB"), (x, 2 * (_GAP + _LINE)))
     return sheet
+
+
+def _outline(mask: Bool[np.ndarray, "h w"]) -> Image.Image:
+    """A line around a mask, transparent elsewhere."""
+    line = ndimage.binary_dilation(mask, iterations=2) & ~mask
+    picture = Image.fromarray(line.astype(np.uint8))
+    picture.putpalette([0, 0, 0, *_OUTLINE])
+    return picture
+
+
+def _data_uri(picture: Image.Image) -> str:
+    """WebP; PNG for masks, which it holds in fewer bytes and without loss."""
+    stream, kind = io.BytesIO(), "png"
+    if picture.mode == "P":
+        picture.save(stream, "PNG", transparency=0, optimize=True)
+    elif picture.mode == "L":
+        bits = picture.convert("1", dither=Image.Dither.NONE)
+        bits.save(stream, "PNG", optimize=True)
+    else:
+        kind = "webp"
+        picture.save(stream, "WEBP", quality=_QUALITY, method=4)
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def _small_mask(part: Part) -> Bool[np.ndarray, "h w"]:

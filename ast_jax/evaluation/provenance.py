@@ -48,9 +48,9 @@ def settings(config: ConfigDict) -> str:
         [
             *([] if config.mode == "3d" else [f"backbone {config.backbone.name}"]),
             f"{config.dataset.image_size} px",
-            f"teacher {teacher.hidden} hidden, {teacher.epochs} epochs",
-            f"student ({student.kind}) {student.width} wide, {student.epochs} epochs",
-            f"{'seeds' if len(config.train.seeds) > 1 else 'seed'} {seeds}",
+            f"teacher: hidden {teacher.hidden}, epochs {teacher.epochs}",
+            f"student: {student.kind}, width {student.width}, epochs {student.epochs}",
+            f"seeds {seeds}" if len(config.train.seeds) > 1 else f"seed {seeds}",
         ]
     )
 

@@ -59,6 +59,8 @@ const zoom = (() => {
     put(line, find(".lined input").checked ? outline : null);
     over.style.opacity = isMap(view) && ground ? find(".blend input").value / 100 : 1;
     over.alt = views[view].alt;
+    const { width, height } = card.dataset;
+    find(".stage").style.setProperty("--aspect", width / height);
     find(".blend").style.visibility = isMap(view) && ground ? "visible" : "hidden";
     find(".name").textContent = card.dataset.name;
     find(".about").textContent =
