@@ -98,13 +98,17 @@ def validate(config: ConfigDict) -> None:
     flat = flatten(config.to_dict())
     for key, choices in _CHOICES.items():
         if flat[key] not in choices:
-            raise UserError(f"{key} must be one of {', '.join(choices)}. Got {flat[key]!r}.")
+            raise UserError(
+                f"{key} must be one of {', '.join(choices)}. Got {flat[key]!r}."
+            )
     for key in _AT_LEAST_ONE:
         if flat[key] < 1:
             raise UserError(f"{key} must be at least 1. Got {flat[key]}.")
     size = config.dataset.image_size
     if size < STRIDE or size % STRIDE:
-        raise UserError(f"dataset.image_size must be a multiple of {STRIDE}. Got {size}.")
+        raise UserError(
+            f"dataset.image_size must be a multiple of {STRIDE}. Got {size}."
+        )
     if not 0 <= config.calibration.fraction < 1:
         raise UserError(
             f"calibration.fraction must be in [0, 1). Got {config.calibration.fraction}."

@@ -77,9 +77,7 @@ def upsample(
     h, w = score_map.shape[1:]
     rows, columns = bicubic_matrix(h, h * factor), bicubic_matrix(w, w * factor)
     # HIGHEST: an accelerator's default for matrix products has 8 to 11 bits.
-    return jnp.einsum(
-        "ih,bhw,jw->bij", rows, score_map, columns, precision="highest"
-    )
+    return jnp.einsum("ih,bhw,jw->bij", rows, score_map, columns, precision="highest")
 
 
 def student_scores(
@@ -87,14 +85,15 @@ def student_scores(
     z_student: Float[Array, "b h w c"],
     foreground: Float[Array, "b h w"],
 ) -> dict[str, Float[Array, "b ..."]]:
-    """Score map (upsampled ×8), its maximum, and the mean score of each image.
+    """The disagreement's score map at map resolution, its maximum and its mean.
 
-    The map holds m twice, m · mean_c m·(z − ẑ)²; the mean score, which is the image's
-    loss, holds it once.
+    The map holds m twice, m · mean_c m·(z − ẑ)²; its maximum is taken after upsampling;
+    the mean, which is the image's loss, holds m once.
     """
     loss = distance(z, z_student, foreground)
-    score_map = upsample(foreground * loss)
-    return {"map": score_map, "max": score_map.max((1, 2)), "mean": loss.mean((1, 2))}
+    score_map = foreground * loss
+    maximum = upsample(score_map).max((1, 2))
+    return {"map": score_map, "max": maximum, "mean": loss.mean((1, 2))}
 
 
 def teacher_scores(

@@ -1,0 +1,1 @@
+"""Figures, calibration and the report of a trained run."""

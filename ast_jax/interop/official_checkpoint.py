@@ -45,7 +45,7 @@ class _Reader(Mapping):
         if rest:
             raise UserError(
                 f"{self._what}: {len(rest)} tensors have no place in this network "
-                f"({', '.join(rest[:3])}, …); check blocks and kinds in the configuration."
+                f"({', '.join(rest[:3])}, …); check the configuration's blocks."
             )
 
 

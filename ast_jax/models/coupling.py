@@ -93,7 +93,9 @@ class ChannelPermutation(distrax.Bijector):
           ValueError: `permutation` is not a permutation of 0 … c − 1.
         """
         if not np.array_equal(np.sort(permutation), np.arange(len(permutation))):
-            raise ValueError(f"permutation must hold 0 … c − 1. Got {permutation}.")
+            raise ValueError(
+                f"permutation must hold 0 to c - 1, each once. Got {permutation}."
+            )
         super().__init__(event_ndims_in=1, is_constant_jacobian=True)
         self._permutation, self._inverse = permutation, np.argsort(permutation)
 

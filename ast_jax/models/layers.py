@@ -1,8 +1,8 @@
 """Convolutions, PyTorch's initialisation and batch norm, and the positional encoding.
 
-The convolutions are stride 1 and keep the map's size. On a CPU they are matrix products,
-since XLA's own convolution there runs at a third of the machine's rate; on a GPU or
-TPU the library convolution is the right one.
+The convolutions are stride 1 and keep the map's size. On a CPU they are matrix
+products, which XLA runs faster there than its own convolution; on a GPU or TPU the
+library convolution is the right one.
 """
 
 from typing import Literal
@@ -55,7 +55,11 @@ def _convolve_library(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _convolve_matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return patches(x, kernel.shape[0]) @ kernel.reshape(-1, kernel.shape[-1])
+    # Barriers keep XLA from fusing, and so repeating for each of the k² windows, what
+    # computes x: a third of a student's step.
+    windows = patches(lax.optimization_barrier(x), kernel.shape[0])
+    windows = lax.optimization_barrier(windows)
+    return windows @ kernel.reshape(-1, kernel.shape[-1])
 
 
 def convolve(
@@ -75,22 +79,41 @@ class Conv(nn.Module):
       features: channels of the output.
       kernel_size: k, odd.
       padding: what lies beyond the map's border.
+      encoding_first: where the kernel's channels for an encoding are, see below.
       dtype: of the computation; parameters are float32.
     """
 
     features: int
     kernel_size: int = 3
     padding: Padding = "zero"
+    encoding_first: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c2"]:
-        """Returns the convolved map, in `dtype`."""
-        k, c = self.kernel_size, x.shape[-1]
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        encoding: Float[np.ndarray, "h w d"] | None = None,
+    ) -> Float[Array, "b h w c2"]:
+        """Convolves [x, encoding], or [encoding, x]; returns the map in `dtype`.
+
+        The encoding is the same for every image, so its share is computed once instead
+        of joined to each.
+        """
+        d = 0 if encoding is None else encoding.shape[-1]
+        k, c = self.kernel_size, x.shape[-1] + d
         kernel = self.param("kernel", torch_kernel_init, (k, k, c, self.features))
         bias = self.param("bias", torch_bias_init(k * k * c), (self.features,))
         x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
-        return convolve(x, kernel, self.padding) + bias
+        if encoding is None:
+            return convolve(x, kernel, self.padding) + bias
+        if self.encoding_first:
+            for_encoding, for_x = jnp.split(kernel, [d], axis=2)
+        else:
+            for_x, for_encoding = jnp.split(kernel, [x.shape[-1]], axis=2)
+        share = jnp.asarray(encoding, self.dtype)[None]
+        bias = convolve(share, for_encoding, self.padding) + bias
+        return convolve(x, for_x, self.padding) + bias
 
 
 class BatchNorm(nn.Module):

@@ -58,13 +58,12 @@ class Student(nn.Module):
     ) -> Float[Array, "b h w c"]:
         """Returns ẑ, the student's guess of the teacher's z."""
         conv = functools.partial(Conv, dtype=self.dtype)
-        channels = x.shape[-1]
+        channels, encoding = x.shape[-1], None
         if self.encoding_channels:
             encoding = positional_encoding(*x.shape[1:3], self.encoding_channels)
-            encoding = jnp.broadcast_to(encoding, (x.shape[0], *encoding.shape))
-            # The teacher's conditioners join the other way round (METHOD.md).
-            x = jnp.concatenate([encoding.astype(x.dtype), x], axis=-1)
-        x = nn.leaky_relu(conv(self.width, name="conv1")(x), self.negative_slope)
+        # The teacher's conditioners join x and encoding the other way round.
+        conv1 = conv(self.width, encoding_first=True, name="conv1")
+        x = nn.leaky_relu(conv1(x, encoding), self.negative_slope)
         for k in range(self.blocks):
             block = ResidualBlock(
                 self.negative_slope, self.axis_name, self.dtype, name=f"block{k}"

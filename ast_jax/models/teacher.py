@@ -35,13 +35,9 @@ class Conditioner(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c2"]:
         """Returns scale and shift, side by side."""
-        if self.encoding is not None:
-            encoding = jnp.broadcast_to(
-                self.encoding.astype(x.dtype), (*x.shape[:3], self.encoding.shape[-1])
-            )
-            x = jnp.concatenate([x, encoding], axis=-1)
         conv = {"padding": "replicate", "dtype": self.dtype}
-        x = nn.relu(Conv(self.hidden, self.kernel_size, **conv, name="conv1")(x))
+        conv1 = Conv(self.hidden, self.kernel_size, **conv, name="conv1")
+        x = nn.relu(conv1(x, self.encoding))
         x = Conv(self.features, self.kernel_size, **conv, name="conv2")(x)
         return x * self.param("gamma", nn.initializers.zeros, (1,)) if self.gamma else x
 
@@ -119,5 +115,3 @@ class Teacher(nn.Module):
         base = distrax.MultivariateNormalDiag(jnp.zeros(self.channels))
         flow = distrax.Inverse(self.bijector())
         return distrax.Transformed(base, flow).log_prob(x)
-
-

@@ -1,0 +1,1 @@
+"""Training: mapped steps, the loop, checkpoints and devices."""

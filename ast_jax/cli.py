@@ -1,0 +1,62 @@
+"""What the commands share: flags, logging, and one line for a user's mistake."""
+
+import sys
+from collections.abc import Callable, Sequence
+from logging import WARNING, LogRecord
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict
+
+from ast_jax.errors import UserError
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a command: parses flags, logs to standard error, exits 1 on a UserError."""
+
+    def guarded(argv: Sequence[str]) -> None:
+        if len(argv) > 1:
+            fail(f"unexpected argument {argv[1]!r}; flags have the form --name=value.")
+        logging.set_verbosity(logging.INFO)
+        logging.get_absl_handler().addFilter(_is_ours)
+        try:
+            main()
+        except UserError as error:
+            fail(str(error))
+        except KeyboardInterrupt:
+            fail("interrupted; run the same command to continue.", status=130)
+
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def _is_ours(record: LogRecord) -> bool:
+    """Libraries that log through absl too are heard from warnings on."""
+    return record.levelno >= WARNING or "ast_jax" in record.pathname
+
+
+def fail(message: str, status: int = 1) -> None:
+    """Prints one line to standard error and ends the process."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """As absl's, but a mistake in a flag or a configuration key is one line."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        fail(str(error))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        fail(f"configuration: {_first_lines(error)}")
+    except (OSError, ImportError) as error:
+        fail(f"--config: {error}")
+    raise AssertionError("unreachable")
+
+
+def _first_lines(error: Exception) -> str:
+    text = error.args[0] if error.args else str(error)
+    return " ".join(str(text).split())
+
+
+def plain(config: ConfigDict) -> ConfigDict:
+    """The flag's configuration as an ordinary one, without its flag machinery."""
+    return ConfigDict(config.to_dict())

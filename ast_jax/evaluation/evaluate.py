@@ -1,0 +1,179 @@
+"""Evaluates a run: calibrates every category on held-out good images, computes the
+figures of `results.json`, and writes the report.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from ast_jax.data.inputs import Inputs
+from ast_jax.data.parts import Parts
+from ast_jax.ensemble import NETWORKS, Ensemble, Scores, ScoresBySeed
+from ast_jax.errors import UserError
+from ast_jax.evaluation import protocol
+from ast_jax.evaluation.calibration import Calibration, calibrate
+from ast_jax.evaluation.published import published
+from ast_jax.evaluation.report import write_report
+from ast_jax.run import Run, write_json
+from ast_jax.training.train import Category, open_categories
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """What was found out about one category.
+
+    Attributes:
+      name: the category's.
+      parts: its test images.
+      scores: network → the scores of the test images; with several seeds the ensemble's.
+      figures: network → the figures that stand in `results.json`.
+      calibration: from held-out good images; None without any.
+    """
+
+    name: str
+    parts: Parts
+    scores: dict[str, Scores]
+    figures: dict[str, dict]
+    calibration: Calibration | None
+
+
+def evaluate(run: Run, config: ConfigDict | None = None) -> dict[str, Any]:
+    """Scores the test images of every category; returns what is in `results.json`.
+
+    Args:
+      run: a trained run.
+      config: the run's own by default; another one may say where the data lie now.
+
+    Raises:
+      UserError: a category is not trained, or its data or checkpoints are damaged.
+    """
+    config = config or run.config
+    evaluated = []
+    for category in open_categories(config):
+        logging.info("%s: evaluating.", category.name)
+        evaluated.append(evaluate_category(run, category))
+    results = results_tree(config, evaluated)
+    write_json(run.directory / "results.json", results)
+    write_report(run, evaluated, results)
+    return results
+
+
+def evaluate_category(run: Run, category: Category) -> Evaluated:
+    """All figures of one category, over the run's seeds.
+
+    Raises:
+      UserError: there is no test image, or no trained pair.
+    """
+    parts, batch_size = category.parts["test"], category.config.train.batch_size
+    if not len(parts):
+        raise UserError(f"{category.name}: the data set has no test images.")
+    ensemble, calibration = calibrate_category(run, category)
+    inputs = category.inputs("test")
+    by_seed = ensemble.score_by_seed(inputs, batch_size)
+    scores = ensemble.combine(by_seed, masked=inputs.masked)
+    figures = {
+        name: _figures_of_seeds(parts, by_seed, scores[name], name) for name in NETWORKS
+    }
+    return Evaluated(category.name, parts, scores, figures, calibration)
+
+
+def calibrate_category(
+    run: Run, category: Category
+) -> tuple[Ensemble, Calibration | None]:
+    """Calibrates on good images that training left out; writes `calibration.json`.
+
+    They are the publisher's validation split, or the fraction that training held out.
+    """
+    config = category.config
+    batch_size, seeds = config.train.batch_size, config.train.seeds
+    train = category.inputs("train")
+    at = {part_id: row for row, part_id in enumerate(category.parts["train"].ids)}
+
+    def rows(seed: int, key: str) -> Inputs:
+        ids = run.read_inputs(category.name, seed)[key]
+        return train.select([at[part_id] for part_id in ids])
+
+    ensemble = Ensemble.load(run, category.name).scaled_by(
+        {seed: rows(seed, "train") for seed in seeds}, batch_size
+    )
+    held_out = rows(seeds[0], "held_out")
+    if len(category.parts["validation"]):
+        held_out = category.inputs("validation")
+    calibration = None
+    if len(held_out):
+        scores = ensemble.score(held_out, batch_size)["student"]
+        calibration = calibrate(scores.image, scores.maximum, config.calibration.alpha)
+    tree = {
+        "calibration": calibration and dataclasses.asdict(calibration),
+        "scales": {
+            seed: {name: dataclasses.asdict(scale) for name, scale in scales.items()}
+            for seed, scales in ensemble.scales.items()
+        },
+    }
+    write_json(run.directory / category.name / "calibration.json", tree)
+    return ensemble, calibration
+
+
+def _figures_of_seeds(
+    parts: Parts, by_seed: ScoresBySeed, combined: Scores, network: str
+) -> dict[str, Any]:
+    """One seed's figures; of several their mean, beside std, seeds and ensemble."""
+    seeds = {
+        str(seed): protocol.figures(parts, scores[network])
+        for seed, scores in by_seed.items()
+    }
+    if len(seeds) == 1:
+        return next(iter(seeds.values()))
+    return summary(seeds) | {"ensemble": protocol.figures(parts, combined)}
+
+
+def summary(seeds: dict[str, dict]) -> dict[str, Any]:
+    """Mean figures of several seeds, their deviation (n − 1) and every seed's own."""
+    mean = protocol.mean_figures(list(seeds.values()))
+    std = {
+        name: float(np.std([figures[name] for figures in seeds.values()], ddof=1))
+        for name, value in mean.items()
+        if value is not None
+    }
+    reasons = {
+        name: reason
+        for figures in seeds.values()
+        for name, reason in figures.get("reasons", {}).items()
+    }
+    return {**mean, "std": std, "seeds": seeds} | (
+        {"reasons": reasons} if reasons else {}
+    )
+
+
+def results_tree(config: ConfigDict, evaluated: list[Evaluated]) -> dict[str, Any]:
+    """What `results.json` holds: fractions, and null where a metric does not exist."""
+
+    def of(network: str) -> dict[str, Any]:
+        categories = {
+            category.name: category.figures[network] for category in evaluated
+        }
+        return {"categories": categories, "mean": mean_over_categories(categories)}
+
+    paper = published(config.dataset.name, config.mode)
+    return {**of("student"), "teacher": of("teacher"), "paper": paper}
+
+
+def mean_over_categories(categories: dict[str, dict]) -> dict[str, Any]:
+    """The mean over categories; with several seeds also of each seed, and their std."""
+    rows = list(categories.values())
+    mean = protocol.mean_figures(rows)
+    if not all("seeds" in row for row in rows):
+        return mean
+    seeds = {
+        seed: protocol.mean_figures([row["seeds"][seed] for row in rows])
+        for seed in rows[0]["seeds"]
+    }
+    ensembles = protocol.mean_figures([row["ensemble"] for row in rows])
+    return mean | {
+        "std": summary(seeds)["std"],
+        "seeds": seeds,
+        "ensemble": ensembles,
+    }

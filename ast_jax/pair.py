@@ -1,0 +1,115 @@
+"""A trained teacher and student, frozen, and what they say of a batch of inputs."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from ast_jax import scoring
+from ast_jax.data.inputs import Inputs, Normaliser
+from ast_jax.models import create_student, create_teacher
+from ast_jax.models.teacher import Teacher
+from ast_jax.run import Run
+from ast_jax.training.checkpoints import opened
+from ast_jax.training.devices import data_mesh, replicated, split_batch
+from ast_jax.training.state import TrainState, adam, create_state
+
+# network ("student" or "teacher") → {"map": [n,h,w], "max": [n], "mean": [n]}
+PairScores = dict[str, dict[str, Float[np.ndarray, "n ..."]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Both networks with their variables, and the normaliser of their input."""
+
+    teacher: Teacher
+    student: nn.Module
+    variables: dict[str, Any]  # "teacher" and "student" → Flax collections
+    normaliser: Normaliser | None = None
+
+    @functools.cached_property
+    def compiled(self):
+        """`pair_scores` of this pair, compiled: (variables, x, foreground) → scores."""
+        return jax.jit(functools.partial(pair_scores, self.teacher, self.student))
+
+
+def pair_scores(
+    teacher: Teacher,
+    student: nn.Module,
+    variables: dict[str, Any],
+    x: Float[Array, "b h w c"],
+    foreground: Float[Array, "b h w"],
+) -> dict[str, dict[str, Float[Array, "b ..."]]]:
+    """Returns {"student": …, "teacher": …}, each with map, max and mean."""
+    z, log_det = teacher.apply(variables["teacher"], x)
+    z_student = student.apply(variables["student"], x, train=False)
+    return {
+        "student": scoring.student_scores(z, z_student, foreground),
+        "teacher": scoring.teacher_scores(z, log_det, foreground),
+    }
+
+
+def score(
+    pair: Pair, inputs: Inputs, *, batch_size: int, mesh: Mesh | None = None
+) -> PairScores:
+    """Scores all inputs, batch by batch; the last batch is filled up and cut."""
+    mesh = mesh or data_mesh()
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    variables = jax.device_put(pair.variables, replicated(mesh))
+    inputs = inputs.normalised(pair.normaliser)
+    results = []
+    for first in range(0, len(inputs), batch_size):
+        rows = np.arange(first, first + batch_size)
+        batch = inputs.take(np.minimum(rows, len(inputs) - 1))
+        batch = jax.device_put(batch, split_batch(mesh))
+        results.append(pair.compiled(variables, batch["x"], batch["foreground"]))
+    return jax.tree.map(
+        lambda *arrays: np.concatenate(arrays)[: len(inputs)], *jax.device_get(results)
+    )
+
+
+def fresh_states(
+    run: Run, *, side: int, channels: int, seed: int, axis_name: str | None = None
+) -> dict[str, tuple[nn.Module, TrainState]]:
+    """The untrained networks and their states, by stage name."""
+    config = run.config
+    size = {"side": side, "channels": channels}
+    modules = {
+        "teacher": create_teacher(config, **size),
+        "student": create_student(config, **size, axis_name=axis_name),
+    }
+    keys = jax.random.split(jax.random.key(seed))
+    optimiser = adam(config.train.learning_rate, config.train.weight_decay)
+    return {
+        name: (module, create_state(module, optimiser, key=key, **size))
+        for key, (name, module) in zip(keys, modules.items(), strict=True)
+    }
+
+
+def load_pair(run: Run, category: str, seed: int) -> Pair:
+    """Opens a trained pair, on whatever devices there are.
+
+    Raises:
+      UserError: it was not trained, or a checkpoint is missing or damaged.
+    """
+    record = run.read_inputs(category, seed)
+    states = fresh_states(
+        run, side=record["side"], channels=record["channels"], seed=seed
+    )
+    mesh = data_mesh()
+    variables = {}
+    for name, (_, state) in states.items():
+        with opened(run.seed_directory(category, seed) / name) as store:
+            variables[name] = store.restore(state, replicated(mesh)).variables
+    normaliser = None
+    if record["normaliser"]:
+        arrays = (np.asarray(a, np.float32) for a in record["normaliser"])
+        normaliser = Normaliser(*arrays)
+    return Pair(
+        states["teacher"][0], states["student"][0], variables, normaliser=normaliser
+    )

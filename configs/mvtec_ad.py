@@ -1,0 +1,28 @@
+"""MVTec AD with the paper's settings.
+
+python train.py --config=configs/mvtec_ad.py --workdir=runs/mvtec_ad \\
+    --config.dataset.root=/data/mvtec_ad
+
+Mean image AUROC in the paper: 99.2 %. `:small` is for a laptop.
+"""
+
+from ml_collections import ConfigDict
+
+from ast_jax.config import default
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """RGB alone, a wider teacher, 240 epochs; variant: "small"."""
+    config = default()
+    config.dataset.name = "mvtec_ad"
+    config.mode = "rgb"
+    config.teacher.hidden = 1024
+    config.teacher.clamp = 3.0
+    config.teacher.epochs = config.student.epochs = 240
+    if variant == "small":
+        config.teacher.hidden = 64
+        config.student.width = 128
+        config.teacher.epochs = config.student.epochs = 24
+    elif variant:
+        raise ValueError(f"unknown variant {variant!r}; there is small")
+    return config
