@@ -8,16 +8,16 @@ Which channels, and why. Luminance carries S1 for every wavelet and S2 towards c
 octaves at the parallel and the orthogonal angle only. By nearest patch on MVTec 3D-AD's
 cable_gland (512 px) these ranked defects like all pairs of 6 angles, a third of their
 number, and better than all pairs of 4. Two opponent colours carry S1 averaged over
-angles, without the finest octave, of which cameras and JPEG keep little. With the three
-means S0: 161 channels, and the teacher's cost grows with them. The floor is a quarter of
-a grey level; below it one measures the camera's noise.
+angles, without the finest octave, of which cameras and JPEG keep little. With the means
+S0 that makes 161 channels; the teacher's cost grows with them. The floor is a quarter
+of a grey level: below it one measures the camera's noise.
 
 Why not kymatio, whose JAX frontend has the same filters: release 0.3.0 fails to import
-beside SciPy 1.17 (`scipy.special.sph_harm` is gone), brings two more dependencies, makes
-its filters in Python loops (54 s for 768 px, here 2 s), holds a whole batch at once,
-computes every pair of angles (luminance alone, 4 angles: 1.8 images/s at 768 px on two
-cores, where three colours the way below gave 4.1), and averages around a cell's corner,
-half a cell beside the depth and the score map.
+beside SciPy 1.17 (`scipy.special.sph_harm` is gone), brings two more dependencies,
+makes its filters in Python loops (54 s for 768 px, here 2 s), holds a whole batch at
+once, computes every pair of angles, and averages around a cell's corner, half a cell
+beside the depth and the score map. With 4 angles and all pairs, luminance alone took it
+0.56 s an image of 768 px on two cores; done as below, three colours took 0.24 s.
 """
 
 import dataclasses
@@ -88,6 +88,7 @@ def create(config: ConfigDict, *, dtype: str = "float32", image_size: int) -> Ba
             f"dataset.image_size: {image_size} is no multiple of scattering's stride"
             f" {STRIDE}"
         )
+    variables = {"wavelets": wavelets(image_size), "averages": averages(image_size)}
     constants = {
         "scales": SCALES,
         "angles": ANGLES,
@@ -106,7 +107,7 @@ def create(config: ConfigDict, *, dtype: str = "float32", image_size: int) -> Ba
         fingerprint=fingerprint(
             name="scattering", dtype=dtype, image_size=image_size, **constants
         ),
-        variables={"wavelets": wavelets(image_size), "averages": averages(image_size)},
+        variables=jax.tree.map(jnp.asarray, variables),
         apply=scatter,
         standardise=True,
     )
