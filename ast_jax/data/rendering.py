@@ -9,6 +9,7 @@ says metres.
 
 import dataclasses
 import functools
+import math
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -59,6 +60,14 @@ def grid(size: int) -> tuple[Float[np.ndarray, "s s"], Float[np.ndarray, "s s"]]
     axis = np.float32(((np.arange(size) + 0.5) / size - 0.5) * FIELD)
     x, y = np.meshgrid(axis, axis)
     return x, y
+
+
+def turned(
+    x: Float[np.ndarray, "s s"], y: Float[np.ndarray, "s s"], angle: float
+) -> tuple[Float[np.ndarray, "s s"], Float[np.ndarray, "s s"]]:
+    """The coordinates in axes turned by `angle` (radians) from x towards y."""
+    cos, sin = math.cos(angle), math.sin(angle)
+    return x * cos + y * sin, y * cos - x * sin
 
 
 @functools.lru_cache(maxsize=64)

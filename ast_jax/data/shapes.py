@@ -1,19 +1,17 @@
-"""The parts of the synthetic data set and what can be wrong with them.
+"""The products of the synthetic data set: a biscuit, a hexagonal bolt, a turned flange.
 
-Three made-up products, each a height field with its material: a turned flange, a
-biscuit, a hexagonal bolt. Every function draws one specimen: pose, measures and texture
-vary from part to part as they do in a production line. The defects change a surface and
-say which pixels they touched. Lengths are millimetres.
+Each is a height field with its material. Every function draws one specimen: pose,
+measures and texture vary from part to part as on a production line. Lengths are
+millimetres.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-from ast_jax.data.rendering import FIELD, Surface, grid, noise, step
+from ast_jax.data.rendering import Surface, grid, noise, step, turned
 
 Rng = np.random.Generator
 
@@ -25,11 +23,7 @@ def _pose(
     x, y = grid(size)
     angle = math.radians(rng.normal(0, turn))
     dx, dy = rng.normal(0, shift, 2).tolist()
-    x, y = x - dx, y - dy
-    return (
-        x * math.cos(angle) + y * math.sin(angle),
-        y * math.cos(angle) - x * math.sin(angle),
-    )
+    return turned(x - dx, y - dy, angle)
 
 
 def _fillet(inside: Float[np.ndarray, "s s"], radius: float) -> np.ndarray:
@@ -125,131 +119,4 @@ CATEGORIES: dict[str, Callable[[Rng, int], Surface]] = {
     "biscuit": biscuit,
     "bolt": bolt,
     "flange": flange,
-}
-
-Defective = tuple[Surface, Bool[np.ndarray, "s s"]]
-
-
-def _place(
-    rng: Rng, surface: Surface, margin: float
-) -> tuple[Float[np.ndarray, "s s"], Float[np.ndarray, "s s"]]:
-    """Coordinates round a random point at least `margin` inside the part, turned."""
-    size = len(surface.top)
-    points = rng.random((400, 2))
-    rows, columns = (points.T * size).astype(int)
-    clear = surface.inside[rows, columns]
-    y, x = (
-        FIELD * (points[np.argmax(clear > min(margin, clear.max() * 0.99))] - 0.5)
-    ).tolist()
-    angle = rng.uniform(0, 2 * np.pi)
-    dx, dy = grid(size)[0] - x, grid(size)[1] - y
-    return (
-        dx * math.cos(angle) + dy * math.sin(angle),
-        dy * math.cos(angle) - dx * math.sin(angle),
-    )
-
-
-def _blot(rng: Rng, surface: Surface, radius: float, ragged: float) -> np.ndarray:
-    """An irregular spot: 1 at its middle, 0 at and beyond its edge."""
-    a, b = _place(rng, surface, 0.7 * radius)
-    stretch = rng.uniform(0.75, 1.35)
-    distance = np.hypot(a * stretch, b / stretch) / radius
-    distance = distance + ragged * noise(rng, len(surface.top), 12.0, 2.2)
-    return np.clip(1 - distance, 0, 1)
-
-
-def _tint(
-    surface: Surface, amount: Float[np.ndarray, "s s"], colour: np.ndarray
-) -> Float[np.ndarray, "s s 3"]:
-    return surface.albedo + amount[..., None] * (colour - surface.albedo)
-
-
-def stain(rng: Rng, surface: Surface) -> Defective:
-    """Oil or rust soaked into the surface: darker, tinted, with a soft edge."""
-    spot = step(_blot(rng, surface, rng.uniform(7, 10), 0.12), 0.0, 0.5)
-    soak = np.array([0.45, 0.33, 0.22]) if rng.random() < 0.5 else [0.30, 0.32, 0.36]
-    albedo = _tint(surface, rng.uniform(0.6, 0.8) * spot, surface.albedo * soak)
-    changed = dataclasses.replace(surface, albedo=albedo)
-    return changed, (spot > 0.25) & surface.mask
-
-
-def contamination(rng: Rng, surface: Surface) -> Defective:
-    """Foreign flakes lying close together: paint, plastic or mould."""
-    colours = [
-        (0.10, 0.22, 0.45),
-        (0.50, 0.09, 0.07),
-        (0.85, 0.85, 0.8),
-        (0.2, 0.3, 0.12),
-    ]
-    near = _blot(rng, surface, rng.uniform(8, 11), 0.1)
-    flakes = noise(rng, len(surface.top), 5.0, 3.0) + 2.2 * near
-    spot = step(flakes, 1.35, 1.6) * (near > 0)
-    spot = np.maximum(spot, step(near, 0.75, 0.8))
-    colour = np.array(colours[rng.integers(len(colours))])
-    changed = dataclasses.replace(surface, albedo=_tint(surface, 0.85 * spot, colour))
-    return changed, (spot > 0.5) & surface.mask
-
-
-def _deformed(rng: Rng, surface: Surface, depth: float) -> Defective:
-    bell = step(_blot(rng, surface, rng.uniform(8, 11), 0.06), 0.0, 0.9)
-    changed = dataclasses.replace(surface, top=surface.top + depth * bell)
-    return changed, (bell > 0.15) & surface.mask
-
-
-def dent(rng: Rng, surface: Surface) -> Defective:
-    """A shallow depression without an edge."""
-    return _deformed(rng, surface, -rng.uniform(2.5, 4))
-
-
-def bump(rng: Rng, surface: Surface) -> Defective:
-    """A shallow swelling without an edge."""
-    return _deformed(rng, surface, rng.uniform(2.5, 4))
-
-
-def hole(rng: Rng, surface: Surface) -> Defective:
-    """A broken-in hole with steep walls and a crumbled rim."""
-    spot = _blot(rng, surface, rng.uniform(4, 6), 0.12)
-    pit = step(spot, 0.0, 0.4)
-    changed = dataclasses.replace(
-        surface,
-        top=surface.top - rng.uniform(6, 9) * pit,
-        albedo=surface.albedo * (1 - 0.45 * pit)[..., None],
-        gloss=surface.gloss * (1 - pit),
-    )
-    return changed, (pit > 0.1) & surface.mask
-
-
-def cut(rng: Rng, surface: Surface) -> Defective:
-    """A straight notch with thrown-up edges that lays the raw material bare."""
-    a, b = _place(rng, surface, 4.0)
-    size = len(surface.top)
-    reach, width = rng.uniform(7, 11), rng.uniform(1.3, 1.8)
-    b = b + 0.25 * noise(rng, size, 5.0) + rng.normal(0, 0.006) * a * a
-    ends = step(np.abs(a), reach, reach - 4)
-    groove = np.exp(-((b / width) ** 2)) * ends
-    burr = np.exp(-(((np.abs(b) - 1.8 * width) / (0.5 * width)) ** 2)) * ends
-    changed = dataclasses.replace(
-        surface,
-        top=surface.top - rng.uniform(3.5, 5) * groove + 0.6 * burr,
-        albedo=np.clip(surface.albedo * (1 + 0.35 * groove)[..., None], 0, 1),
-        relief=surface.relief + 0.08 * groove * noise(rng, size, 1.0, 1.5),
-    )
-    return changed, (np.maximum(groove, burr) > 0.2) & surface.mask
-
-
-@dataclasses.dataclass(frozen=True)
-class Defect:
-    """How a defect changes a surface, and in which of "rgb" and "3d" that shows."""
-
-    apply: Callable[[Rng, Surface], Defective]
-    shows: frozenset[str]
-
-
-DEFECTS: dict[str, Defect] = {
-    "bump": Defect(bump, frozenset({"3d"})),
-    "contamination": Defect(contamination, frozenset({"rgb"})),
-    "cut": Defect(cut, frozenset({"rgb", "3d"})),
-    "dent": Defect(dent, frozenset({"3d"})),
-    "hole": Defect(hole, frozenset({"rgb", "3d"})),
-    "stain": Defect(stain, frozenset({"rgb"})),
 }

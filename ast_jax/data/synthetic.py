@@ -18,11 +18,12 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-from ast_jax.data import rendering, shapes
+from ast_jax.data import defects, rendering, shapes
 from ast_jax.data.builder import PartsBuilder
+from ast_jax.data.defects import DEFECTS
 from ast_jax.data.parts import GOOD, Part
 from ast_jax.data.samples import Listing, Sample
-from ast_jax.data.shapes import CATEGORIES, DEFECTS
+from ast_jax.data.shapes import CATEGORIES
 
 SIZE = 256  # side of image and depth in pixels
 TRAIN_GOOD, TEST_GOOD, TEST_EACH_DEFECT = 80, 32, 8
@@ -107,7 +108,7 @@ class Synthetic(PartsBuilder):
 
     def source_state(self) -> Any:
         """The seed, and the code that draws: changed code makes another data set."""
-        modules = [rendering.__file__, shapes.__file__, __file__]
+        modules = [defects.__file__, rendering.__file__, shapes.__file__, __file__]
         code = b"".join(Path(module).read_bytes() for module in modules)
         return [self.seed, hashlib.sha256(code).hexdigest()]
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from ast_jax.data.defects import DEFECTS
 from ast_jax.data.depth import background_plane, fill_missing, foreground_mask
 from ast_jax.data.rendering import FIELD, noise
-from ast_jax.data.shapes import CATEGORIES, DEFECTS
+from ast_jax.data.shapes import CATEGORIES
 from ast_jax.data.synthetic import SIZE, Synthetic, plan, render
 from ast_jax.errors import UserError
 
