@@ -215,7 +215,7 @@ def themed(svg: str, name: str) -> str:
     # Ids that nothing refers to are dropped; clip paths and markers keep theirs.
     used = set(re.findall(r'(?:url\(#|href="#)([\w-]+)', svg))
     svg = re.sub(
-        r' id="([\w-]+)"',
+        r' id="([^"]+)"',
         lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "",
         svg,
     )

@@ -64,7 +64,8 @@ class ColourScale:
         middle = pixel_threshold
         if middle is None:
             middle = float(np.quantile(maxima, 0.95))
-        return cls(low, max(middle, low + 1e-9), pixel_threshold is not None)
+        least = low + 1e-6 * max(1.0, abs(low))
+        return cls(low, max(middle, least), pixel_threshold is not None)
 
     @property
     def high(self) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float
+from tqdm import tqdm
 
 from ast_jax.data.parts import GOOD
 from ast_jax.evaluation import figures, gallery, history, panels
@@ -217,7 +218,8 @@ def _cards(
     shown = gallery.chosen(order, limit).tolist()
     folder.mkdir(parents=True, exist_ok=True)
     files = file_names([part_id.removeprefix("test/") for part_id in parts.ids])
-    for index, file in enumerate(files):
+    progress = tqdm(files, desc="pictures", unit="image", disable=None)
+    for index, file in enumerate(progress):
         part = parts[index]
         size = panels.thumbnail_size(part.size)
         positions = {
