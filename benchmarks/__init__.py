@@ -1,0 +1,1 @@
+"""Timings beside other implementations; each prints its ratios, last line JSON."""

@@ -1,0 +1,159 @@
+"""Time and peak memory of a backbone beside PyTorch, on this machine's CPU.
+
+    python -m benchmarks.backbone [--quick] [--model=NAME] [--batch=N] [--size=PIXELS]
+
+An EfficientNet to `blocks[5]` with random weights, in float32: the images' bytes
+in, the features out. PyTorch (`pip install torch`, for this benchmark only) runs it
+as timm does, in its default memory format and in channels_last, and the faster counts.
+Both must compute the same features. Each has a process to itself, in turn with the
+others and with a matrix product, whose speed is the machine's roof. Times are medians.
+The last line is JSON.
+"""
+
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+
+from benchmarks.common import ROOF_FLOPS, Rival, alternate, report, serve
+
+LAYOUTS = ("contiguous", "channels_last")
+STAGE = 5
+TOLERANCE = 1e-4  # of the largest feature
+
+_MODEL = flags.DEFINE_string("model", "tf_efficientnet_b5", "timm's name, no tag.")
+_BATCH = flags.DEFINE_integer("batch", 8, "Images a call.")
+_SIZE = flags.DEFINE_integer("size", 768, "Side of the images in pixels.")
+_QUICK = flags.DEFINE_bool("quick", False, "One image a call and few rounds.")
+_SERVE = flags.DEFINE_string("serve", "", "Of the benchmark's own processes: a folder.")
+
+
+def main(_: list[str]) -> None:
+    """Runs the rivals and prints their ratio."""
+    if _SERVE.value:
+        return serve_ours(Path(_SERVE.value))
+    batch, rounds = (1, 3) if _QUICK.value else (_BATCH.value, 7)
+    with tempfile.TemporaryDirectory() as folder:
+        flops = describe(Path(folder), batch)
+        timings, peaks = compare(Path(folder), rounds)
+    times = {name: float(np.median(seconds)) for name, seconds in timings.items()}
+    torch = min(LAYOUTS, key=times.get)
+    ours_s, torch_s = times["ours"] / batch, times[torch] / batch
+    roof = ROOF_FLOPS / times["roof"]
+    print(f"{_MODEL.value}, batch {batch}, {_SIZE.value} px, {flops / 1e9:.1f} GFLOP")
+    for name in ("ours", *LAYOUTS):
+        print(f"  {name}: {batch / times[name]:.2f} images/s, {peaks[name]:.0f} MB")
+    print(f"  matrix product: {roof / 1e9:.0f} GFLOP/s")
+    report(
+        {
+            "ours_s": ours_s,
+            "torch_s": torch_s,
+            "ratio": torch_s / ours_s,
+            "roof_share": flops / ours_s / roof,
+            "peak_mb": peaks["ours"],
+            "torch_peak_mb": peaks[torch],
+            "torch_layout": torch,
+            "batch": batch,
+            "quick": _QUICK.value,
+        }
+    )
+    return None
+
+
+def describe(folder: Path, batch: int) -> float:
+    """Writes the network, its weights and the images; FLOPs of one image."""
+    from safetensors.numpy import save_file
+
+    from ast_jax.backbones import architecture, timm_weights
+
+    net = architecture.architecture(_MODEL.value, STAGE)
+    rng = np.random.default_rng(0)
+    shapes = timm_weights.required(net)
+    tensors = {key: draw(rng, key, shape) for key, shape in shapes.items()}
+    save_file(tensors, folder / "weights.safetensors")
+    shape = (batch, _SIZE.value, _SIZE.value, 3)
+    np.save(folder / "images.npy", rng.integers(0, 256, shape, np.uint8))
+    mean, std = timm_weights.normalisation(_MODEL.value)
+    fields = dataclasses.asdict(net) | {"mean": mean, "std": std}
+    (folder / "network.json").write_text(json.dumps(fields))
+    return count_flops(net, _SIZE.value)
+
+
+def draw(rng: np.random.Generator, key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Weights that keep the activations' size: variances around 1, small biases."""
+    if len(shape) == 4:
+        values = rng.normal(size=shape) * np.sqrt(1.5 / np.prod(shape[1:]))
+    elif key.endswith((".running_var", ".weight")):
+        values = rng.uniform(0.7, 1.3, shape)
+    else:
+        values = 0.1 * rng.normal(size=shape)
+    return values.astype(np.float32)
+
+
+def count_flops(net, size: int) -> float:
+    """Two a multiplication and addition, of an image's convolutions."""
+    total = 0
+    for conv in net.convs:
+        size = -(-size // conv.stride)
+        positions = 1 if ".se." in conv.key else size**2
+        total += 2 * positions * np.prod(conv.shape)
+    return float(total)
+
+
+def compare(
+    folder: Path, rounds: int
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Timings and peak memory (MB) of the rivals, whose features must agree."""
+    own = ("--serve", str(folder), "--model", _MODEL.value, "--size", str(_SIZE.value))
+    with (
+        Rival("benchmarks.backbone", *own) as ours,
+        Rival("benchmarks.torch_efficientnet", str(folder), "contiguous") as contiguous,
+        Rival("benchmarks.torch_efficientnet", str(folder), "channels_last") as last,
+        Rival("benchmarks.common") as roof,
+    ):
+        rivals = {"ours": ours, "contiguous": contiguous, "channels_last": last}
+        check_agreement(folder)
+        turns = {name: rival.seconds for name, rival in rivals.items()}
+        timings = alternate(turns | {"roof": roof.seconds}, rounds)
+        return timings, {name: rival.peak_mb for name, rival in rivals.items()}
+
+
+def check_agreement(folder: Path) -> None:
+    """Ends the benchmark unless all have computed the same features."""
+    ours = np.load(folder / "ours.npy")
+    for layout in LAYOUTS:
+        difference = np.abs(ours - np.load(folder / f"{layout}.npy")).max()
+        if not difference <= TOLERANCE * np.abs(ours).max():
+            raise SystemExit(f"features differ from PyTorch's by up to {difference}")
+
+
+def serve_ours(folder: Path) -> None:
+    """Serves the backbone, made as training makes it."""
+    import jax
+    from ml_collections import ConfigDict
+
+    from ast_jax import backbones
+
+    config = ConfigDict(
+        {
+            "name": _MODEL.value,
+            "weights": str(folder / "weights.safetensors"),
+            "stage": STAGE,
+            "padding": "same",
+            "mean": (),
+            "std": (),
+        }
+    )
+    backbone = backbones.create(config, image_size=_SIZE.value)
+    apply, variables = jax.jit(backbone.apply), jax.device_put(backbone.variables)
+    del backbone  # and with it the arrays on the host
+    images = np.load(folder / "images.npy")
+    np.save(folder / "ours.npy", apply(variables, images))
+    serve(lambda: apply(variables, images).block_until_ready())
+
+
+if __name__ == "__main__":
+    app.run(main)
