@@ -165,7 +165,8 @@ def panel(title: str, views: Mapping[str, Image.Image]) -> Image.Image:
 
 def _outline(mask: Bool[np.ndarray, "h w"]) -> Image.Image:
     """A line around a mask, transparent elsewhere."""
-    line = ndimage.binary_dilation(mask, iterations=2) & ~mask
+    thickness = max(1, round(max(mask.shape) / 130))
+    line = ndimage.binary_dilation(mask, iterations=thickness) & ~mask
     picture = Image.fromarray(line.astype(np.uint8))
     picture.putpalette([0, 0, 0, *_OUTLINE])
     return picture
@@ -181,7 +182,7 @@ def _data_uri(picture: Image.Image) -> str:
         bits.save(stream, "PNG", optimize=True)
     else:
         kind = "webp"
-        picture.save(stream, "WEBP", quality=_QUALITY, method=4)
+        picture.save(stream, "WEBP", quality=_QUALITY, method=2)
     return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 

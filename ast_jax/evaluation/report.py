@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from ast_jax.errors import UserError
 from ast_jax.evaluation import figures, panels, provenance, tables
-from ast_jax.evaluation.sections import Section, decisions, file_names, section
+from ast_jax.evaluation.sections import MAPS, Section, decisions, file_names, section
 from ast_jax.run import Run
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ CURVES = {
     "histogram": "Image scores",
     "training": "Training",
 }
-MAPS = ("student", "teacher", "combined")
 
 
 def write_report(run: Run, evaluated: list[Evaluated], results: dict[str, Any]) -> None:

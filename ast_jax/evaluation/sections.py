@@ -24,6 +24,10 @@ else:  # by its name, because that module imports the report
     Evaluated = "ast_jax.evaluation.evaluate.Evaluated"
 
 
+MAPS = ("student", "teacher", "combined")
+_NO_PANELS = {*MAPS, "outline"}
+
+
 @dataclasses.dataclass(frozen=True)
 class TypeRow:
     """What became of the images of one defect type, or of the good ones.
@@ -68,6 +72,19 @@ class Section:
     cards: list[gallery.Card]
     images: int
     trainings: list[history.Training]
+
+    @property
+    def panels(self) -> int:
+        """Pictures side by side on a card: one score map, and all that is no map."""
+        most = max(
+            (len(card.views.keys() - _NO_PANELS) for card in self.cards), default=0
+        )
+        return most + 1
+
+    @property
+    def outlined(self) -> bool:
+        """Whether any card has a defect's outline."""
+        return any("outline" in card.views for card in self.cards)
 
 
 def file_names(names: Sequence[str]) -> list[str]:
@@ -218,20 +235,29 @@ def _cards(
     shown = gallery.chosen(order, limit).tolist()
     folder.mkdir(parents=True, exist_ok=True)
     files = file_names([part_id.removeprefix("test/") for part_id in parts.ids])
+    colours = f"student map {scales['student'].low:.3g} to {scales['student'].high:.3g}"
     progress = tqdm(files, desc="pictures", unit="image", disable=None)
     for index, file in enumerate(progress):
-        part = parts[index]
+        part, card = parts[index], cards[index]
         size = panels.thumbnail_size(part.size)
-        positions = {
-            name: scale.position(map_at(category.scores[name].maps[index], size))
-            for name, scale in scales.items()
-        }
-        positions["combined"] = np.mean(list(positions.values()), axis=0)
-        views = panels.pictures(part, positions)
-        card = cards[index]
-        title = f"{card.id}   score {card.score:.4g}   {card.verdict}"
+        views = panels.pictures(part, _positions(category, scales, index, size))
+        title = f"{card.id}   score {card.score:.4g}   {card.verdict}   {colours}"
         panels.panel(title, views).save(folder / f"{file}.jpg", quality=85)
         if index in shown:
             uris = panels.data_uris(part, views)
             cards[index] = dataclasses.replace(card, size=size, views=uris)
     return [cards[index] for index in shown]
+
+
+def _positions(
+    category: Evaluated,
+    scales: dict[str, panels.ColourScale],
+    index: int,
+    size: tuple[int, int],
+) -> dict[str, Float[np.ndarray, "h w"]]:
+    """A test image's maps on their colour scales; "combined" is their mean."""
+    positions = {
+        name: scale.position(map_at(category.scores[name].maps[index], size))
+        for name, scale in scales.items()
+    }
+    return {**positions, "combined": np.mean(list(positions.values()), axis=0)}

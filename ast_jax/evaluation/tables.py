@@ -11,24 +11,24 @@ from typing import Any
 DASH = "\N{EN DASH}"
 LABELS = {
     "image_auroc": "Image AUROC",
-    "image_auroc_logical": "Image AUROC, logical",
-    "image_auroc_structural": "Image AUROC, structural",
-    "image_auroc_max": "Image AUROC, by maximum",
-    "image_auroc_mean": "Image AUROC, by mean",
+    "image_auroc_logical": "Image AUROC logical",
+    "image_auroc_structural": "Image AUROC structural",
+    "image_auroc_max": "Image AUROC by maximum",
+    "image_auroc_mean": "Image AUROC by mean",
     "image_ap": "Image AP",
     "image_f1_max": "Image best F1",
-    "pixel_auroc_192": "Pixel AUROC, 192",
+    "pixel_auroc_192": "Pixel AUROC at 192",
     "pixel_auroc": "Pixel AUROC",
     "pixel_ap": "Pixel AP",
     "pixel_f1_max": "Pixel best F1",
-    "au_pro_0.3": "AU-PRO, 30 %",
-    "au_pro_0.1": "AU-PRO, 10 %",
-    "au_pro_0.05": "AU-PRO, 5 %",
-    "au_pro_0.01": "AU-PRO, 1 %",
-    "au_pro_0.01_100_thresholds": "AU-PRO, 1 %, 100 thresholds",
-    "au_spro_0.05": "AU-sPRO, 5 %",
-    "au_spro_0.05_logical": "AU-sPRO, 5 %, logical",
-    "au_spro_0.05_structural": "AU-sPRO, 5 %, structural",
+    "au_pro_0.3": "AU-PRO 30 %",
+    "au_pro_0.1": "AU-PRO 10 %",
+    "au_pro_0.05": "AU-PRO 5 %",
+    "au_pro_0.01": "AU-PRO 1 %",
+    "au_pro_0.01_100_thresholds": "AU-PRO 1 % (100 thresholds)",
+    "au_spro_0.05": "AU-sPRO 5 %",
+    "au_spro_0.05_logical": "AU-sPRO 5 % logical",
+    "au_spro_0.05_structural": "AU-sPRO 5 % structural",
 }
 _MAIN = (
     *("image_auroc", "image_auroc_logical", "image_auroc_structural"),
@@ -90,7 +90,7 @@ def main_table(results: Mapping[str, Any], *, complete: bool) -> Table:
             cells.append(_cell(ours, key))
             cells += _comparison(ours, theirs, key) if key in compared else ()
         lines.append((name, (*cells, _cell(teacher, "image_auroc"))))
-    head.append("Image AUROC, teacher alone")
+    head.append("Image AUROC of the teacher alone")
     return Table(tuple(head), tuple(lines), len(rows) > 1, compares=bool(compared))
 
 
@@ -138,7 +138,7 @@ def reasons(results: Mapping[str, Any]) -> list[str]:
         for key, reason in figures.get("reasons", {}).items():
             concerned.setdefault((category, reason), []).append(LABELS.get(key, key))
     return [
-        f"{category}: {reason}, so there is no {', '.join(names)}."
+        f"{category}: {reason}, so there is no {_listed(names)}."
         for (category, reason), names in concerned.items()
     ]
 
@@ -163,6 +163,11 @@ def _published(results: Mapping[str, Any], complete: bool) -> list[Mapping[str, 
     keys = set.intersection(*(set(row) for row in rows))
     mean = {key: sum(row[key] for row in rows) / len(rows) for key in keys}
     return [*rows, paper["mean"] if complete else mean]
+
+
+def _listed(names: list[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _cell(figures: Mapping[str, Any], key: str) -> Cell:

@@ -56,7 +56,7 @@ def test_a_figure_that_does_not_exist_is_a_dash_with_its_reason():
         "90.0",
     ]
     assert tables.reasons(results) == [
-        "a: no masks, so there is no Pixel AUROC, AU-PRO, 30 %."
+        "a: no masks, so there is no Pixel AUROC or AU-PRO 30 %."
     ]
 
 

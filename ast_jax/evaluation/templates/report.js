@@ -20,7 +20,7 @@ for (const gallery of document.querySelectorAll(".gallery")) {
     const shown = cards.filter((card) => !card.hidden).length;
     tools.querySelector("output").value = `${shown} of ${cards.length}`;
     gallery.dataset.map = tools.map.value;
-    gallery.classList.toggle("outlined", tools.outline.checked);
+    gallery.classList.toggle("outlined", tools.outline?.checked);
   };
   tools.addEventListener("change", arrange);
   tools.addEventListener("submit", (event) => event.preventDefault());
@@ -62,6 +62,7 @@ const zoom = (() => {
     const { width, height } = card.dataset;
     find(".stage").style.setProperty("--aspect", width / height);
     find(".blend").style.visibility = isMap(view) && ground ? "visible" : "hidden";
+    find(".lined").style.visibility = outline ? "visible" : "hidden";
     find(".name").textContent = card.dataset.name;
     find(".about").textContent =
       [card.dataset.verdict, card.querySelector(".about").textContent].filter(Boolean).join(" · ");
