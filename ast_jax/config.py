@@ -110,9 +110,8 @@ def validate(config: ConfigDict) -> None:
             f"dataset.image_size must be a multiple of {STRIDE}. Got {size}."
         )
     if not 0 <= config.calibration.fraction < 1:
-        raise UserError(
-            f"calibration.fraction must be in [0, 1). Got {config.calibration.fraction}."
-        )
+        fraction = config.calibration.fraction
+        raise UserError(f"calibration.fraction must be in [0, 1). Got {fraction}.")
     if not 0 < config.calibration.alpha < 1:
         raise UserError(
             f"calibration.alpha must be in (0, 1). Got {config.calibration.alpha}."

@@ -17,7 +17,7 @@ from ast_jax.models.teacher import Teacher
 from ast_jax.run import Run
 from ast_jax.training.checkpoints import opened
 from ast_jax.training.devices import data_mesh, replicated, split_batch
-from ast_jax.training.state import TrainState, adam, create_state
+from ast_jax.training.state import state_template
 
 # network ("student" or "teacher") → {"map": [n,h,w], "max": [n], "mean": [n]}
 PairScores = dict[str, dict[str, Float[np.ndarray, "n ..."]]]
@@ -73,24 +73,6 @@ def score(
     )
 
 
-def fresh_states(
-    run: Run, *, side: int, channels: int, seed: int, axis_name: str | None = None
-) -> dict[str, tuple[nn.Module, TrainState]]:
-    """The untrained networks and their states, by stage name."""
-    config = run.config
-    size = {"side": side, "channels": channels}
-    modules = {
-        "teacher": create_teacher(config, **size),
-        "student": create_student(config, **size, axis_name=axis_name),
-    }
-    keys = jax.random.split(jax.random.key(seed))
-    optimiser = adam(config.train.learning_rate, config.train.weight_decay)
-    return {
-        name: (module, create_state(module, optimiser, key=key, **size))
-        for key, (name, module) in zip(keys, modules.items(), strict=True)
-    }
-
-
 def load_pair(run: Run, category: str, seed: int) -> Pair:
     """Opens a trained pair, on whatever devices there are.
 
@@ -98,18 +80,17 @@ def load_pair(run: Run, category: str, seed: int) -> Pair:
       UserError: it was not trained, or a checkpoint is missing or damaged.
     """
     record = run.read_inputs(category, seed)
-    states = fresh_states(
-        run, side=record["side"], channels=record["channels"], seed=seed
-    )
-    mesh = data_mesh()
+    size = {"side": record["side"], "channels": record["channels"]}
+    teacher = create_teacher(run.config, **size)
+    student = create_student(run.config, **size)
     variables = {}
-    for name, (_, state) in states.items():
+    for name, module in (("teacher", teacher), ("student", student)):
+        template = state_template(module, run.config, **size)
         with opened(run.seed_directory(category, seed) / name) as store:
-            variables[name] = store.restore(state, replicated(mesh)).variables
+            state = store.restore(template, replicated(data_mesh()))
+        variables[name] = state.variables
     normaliser = None
     if record["normaliser"]:
         arrays = (np.asarray(a, np.float32) for a in record["normaliser"])
         normaliser = Normaliser(*arrays)
-    return Pair(
-        states["teacher"][0], states["student"][0], variables, normaliser=normaliser
-    )
+    return Pair(teacher, student, variables, normaliser)

@@ -28,7 +28,7 @@ class Evaluated:
     Attributes:
       name: the category's.
       parts: its test images.
-      scores: network → the scores of the test images; with several seeds the ensemble's.
+      scores: network → the test images' scores; with several seeds the ensemble's.
       figures: network → the figures that stand in `results.json`.
       calibration: from held-out good images; None without any.
     """

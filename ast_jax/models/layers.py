@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 Padding = Literal["zero", "replicate"]
@@ -87,7 +88,7 @@ class Conv(nn.Module):
     kernel_size: int = 3
     padding: Padding = "zero"
     encoding_first: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

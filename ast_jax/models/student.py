@@ -7,6 +7,7 @@ import functools
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from ast_jax.models.layers import BatchNorm, Conv, positional_encoding
@@ -18,7 +19,7 @@ class ResidualBlock(nn.Module):
 
     negative_slope: float = 0.01
     axis_name: str | None = None
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -50,7 +51,7 @@ class Student(nn.Module):
     negative_slope: float = 0.01
     encoding_channels: int = 32
     axis_name: str | None = None
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

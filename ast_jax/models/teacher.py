@@ -6,6 +6,7 @@ import distrax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from ast_jax.models.coupling import AffineCoupling, ChannelPermutation
@@ -30,7 +31,7 @@ class Conditioner(nn.Module):
     kernel_size: int
     encoding: np.ndarray | None
     gamma: bool = True
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c2"]:
@@ -67,7 +68,7 @@ class Teacher(nn.Module):
     clamp: float = 1.9
     encoding_channels: int = 32
     gamma: bool = True
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         """Makes two conditioners a block."""

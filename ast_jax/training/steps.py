@@ -16,6 +16,7 @@ from ast_jax.training.devices import DATA_AXIS
 from ast_jax.training.state import TrainState
 
 Batch = dict[str, Float[Array, "b ..."]]
+Samples = dict[str, Float[Array, "n ..."]]
 # (state, params, batch) → ((loss numerator, denominator), batch statistics)
 Loss = Callable[[TrainState, dict, Batch], tuple[tuple[jax.Array, jax.Array], dict]]
 
@@ -71,7 +72,7 @@ def train_step(
 def mapped_steps(
     loss: Loss, mesh: Mesh
 ) -> Callable[
-    [TrainState, Batch, Int[Array, "s b"]], tuple[TrainState, Float[Array, "s"]]
+    [TrainState, Samples, Int[Array, "s b"]], tuple[TrainState, Float[Array, " s"]]
 ]:
     """Compiles many steps into one call without a host round trip.
 
@@ -79,8 +80,8 @@ def mapped_steps(
     and the rows of them that make each step's batch; it returns the state and losses.
     """
 
-    def steps(state: TrainState, samples: Batch, indices: Int[Array, "s b"]):
-        def body(state: TrainState, rows: Int[Array, "b"]):
+    def steps(state: TrainState, samples: Samples, indices: Int[Array, "s b"]):
+        def body(state: TrainState, rows: Int[Array, " b"]):
             batch = jax.tree.map(lambda array: array[rows], samples)
             return train_step(loss, state, batch)
 

@@ -17,11 +17,11 @@ from ast_jax.data.features import extract
 from ast_jax.data.inputs import Inputs
 from ast_jax.data.parts import Parts
 from ast_jax.errors import UserError
-from ast_jax.pair import fresh_states
+from ast_jax.models import create_student, create_teacher
 from ast_jax.run import Run
 from ast_jax.training.devices import DATA_AXIS, data_mesh, split_batch
 from ast_jax.training.loop import Samples, Stage, train_stage
-from ast_jax.training.state import TrainState
+from ast_jax.training.state import TrainState, create_state
 from ast_jax.training.steps import student_loss, teacher_loss
 
 SPLITS = ("train", "validation", "test")
@@ -133,27 +133,23 @@ def train_pair(
         },
     )
     inputs = inputs.normalised(normaliser)
-    states = fresh_states(
-        run,
-        side=inputs.side,
-        channels=inputs.channels,
-        seed=seed,
-        axis_name=DATA_AXIS,
-    )
-    directory, average = (
-        run.seed_directory(category.name, seed),
-        config.train.loss_average,
-    )
-    stage = Stage(
-        "teacher", config.teacher.epochs, teacher_loss(average), seed, directory
-    )
-    teacher = train_stage(stage, states["teacher"][1], Samples(inputs), config, mesh)
+    size = {"side": inputs.side, "channels": inputs.channels}
+    keys = jax.random.split(jax.random.key(seed))
+    directory = run.seed_directory(category.name, seed)
+    average = config.train.loss_average
+
+    module = create_teacher(config, **size)
+    state = create_state(module, config, **size, key=keys[0])
+    loss, epochs = teacher_loss(average), config.teacher.epochs
+    stage = Stage("teacher", epochs, loss, seed, directory)
+    teacher = train_stage(stage, state, Samples(inputs), config, mesh)
+
     target = teacher_targets(teacher, inputs, config.train.batch_size, mesh)
-    stage = Stage(
-        "student", config.student.epochs, student_loss(average), seed, directory
-    )
-    samples = Samples(inputs, target)
-    train_stage(stage, states["student"][1], samples, config, mesh)
+    module = create_student(config, **size, axis_name=DATA_AXIS)
+    state = create_state(module, config, **size, key=keys[1])
+    loss, epochs = student_loss(average), config.student.epochs
+    stage = Stage("student", epochs, loss, seed, directory)
+    train_stage(stage, state, Samples(inputs, target), config, mesh)
 
 
 def teacher_targets(
