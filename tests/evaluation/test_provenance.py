@@ -11,8 +11,8 @@ from ast_jax.run import Run
         (0.123, "0.12 s"),
         (48.4, "48 s"),
         (59.7, "1 min 0 s"),
-        (200, "3 min 20 s"),
-        (7500, "2 h 5 min"),
+        (200.0, "3 min 20 s"),
+        (7500.0, "2 h 5 min"),
     ],
 )
 def test_durations_read_as_people_say_them(seconds, text):
