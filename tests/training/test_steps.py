@@ -1,0 +1,73 @@
+"""One program on any number of devices, with the losses that one device gives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from small_inputs import SIDE, make_inputs
+
+from ast_jax.models import create_student, create_teacher
+from ast_jax.training.devices import DATA_AXIS, check_batch, data_mesh, replicated
+from ast_jax.training.state import adam, create_state
+from ast_jax.training.steps import mapped_steps, student_loss, teacher_loss
+
+BATCH = 8
+
+
+def losses_on(devices: int, network: str, mode: str, config, steps: int, average="all"):
+    """The losses of some steps, and the state behind them."""
+    inputs = make_inputs(mode)
+    size = {"side": SIDE, "channels": inputs.channels}
+    samples = inputs.take(np.arange(len(inputs)))
+    if network == "teacher":
+        module, loss = create_teacher(config, **size), teacher_loss(average)
+    else:
+        module = create_student(config, **size, axis_name=DATA_AXIS)
+        loss = student_loss(average)
+        samples["target"] = np.tanh(samples["x"])
+    state = create_state(module, config, **size, key=jax.random.key(0))
+    mesh = data_mesh(jax.devices()[:devices])
+    state, samples = jax.device_put((state, samples), replicated(mesh))
+    rng = np.random.default_rng(1)
+    rows = rng.integers(len(inputs), size=(steps, BATCH)).astype(np.int32)
+    state, losses = mapped_steps(loss, mesh)(state, samples, rows)
+    return np.asarray(losses), jax.device_get(state.params)
+
+
+@pytest.mark.parametrize("network", ["teacher", "student"])
+@pytest.mark.parametrize(("mode", "steps"), [("rgb", 20), ("rgb3d", 20), ("3d", 5)])
+def test_losses_are_equal_on_one_and_eight_devices(network, mode, steps, config):
+    one, _ = losses_on(1, network, mode, config, steps)
+    eight, _ = losses_on(8, network, mode, config, steps)
+    np.testing.assert_allclose(eight, one, rtol=1e-5)
+    assert one[-1] != one[0]
+
+
+@pytest.mark.parametrize("network", ["teacher", "student"])
+def test_the_foreground_average_divides_by_the_global_weight(network, config):
+    one, _ = losses_on(1, network, "rgb3d", config, 1, average="foreground")
+    eight, _ = losses_on(8, network, "rgb3d", config, 1, average="foreground")
+    every, _ = losses_on(1, network, "rgb3d", config, 1)
+    np.testing.assert_allclose(eight, one, rtol=1e-5)
+    assert one[0] > 1.5 * every[0]
+
+
+def test_adam_has_torchs_weight_decay_in_the_gradient():
+    """One step by hand: g = gradient + decay · parameter, then Adam's first step."""
+    learning_rate, decay = 0.1, 0.5
+    params, gradient = jnp.array([2.0, -3.0]), jnp.array([0.3, 1.4])
+    optimiser = adam(learning_rate, decay)
+    updates, _ = optimiser.update(gradient, optimiser.init(params), params)
+    g = np.array([0.3 + 0.5 * 2.0, 1.4 - 0.5 * 3.0])
+    expected = np.array([2.0, -3.0]) - learning_rate * g / (np.abs(g) + 1e-8)
+    np.testing.assert_allclose(
+        optax.apply_updates(params, updates), expected, rtol=1e-5
+    )
+
+
+def test_an_indivisible_batch_proposes_one_that_divides():
+    mesh = data_mesh(jax.devices()[:8])
+    check_batch(16, mesh)
+    with pytest.raises(Exception, match=r"12 does not divide by the 8 .*batch_size=8"):
+        check_batch(12, mesh)
