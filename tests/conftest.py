@@ -3,13 +3,24 @@
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Each test worker is one of several processes on the same cores.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_threefry_partitionable", True)
 
 install_import_hook("ast_jax", "beartype.beartype")
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """For small networks, whose compilation costs ten times what running them does.
+
+    Not for comparisons with recorded arrays: it changes the rounding.
+    """
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -1,6 +1,7 @@
 """What training carries from step to step: parameters, statistics, optimiser."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,11 @@ from ml_collections import ConfigDict
 class TrainState(train_state.TrainState):
     """Flax's state with the running statistics of batch norm ({} without any)."""
 
-    params: dict = struct.field(pytree_node=True)
-    batch_stats: dict
+    # Any: a restored state's template holds shapes in place of the arrays.
+    step: Any
+    params: Any = struct.field(pytree_node=True)
+    opt_state: Any = struct.field(pytree_node=True)
+    batch_stats: Any
 
     @property
     def variables(self) -> dict:

@@ -19,7 +19,7 @@ from ast_jax.data.parts import Parts
 from ast_jax.errors import UserError
 from ast_jax.models import create_student, create_teacher
 from ast_jax.run import Run
-from ast_jax.training.devices import DATA_AXIS, data_mesh, split_batch
+from ast_jax.training.devices import DATA_AXIS, check_batch, data_mesh, split_batch
 from ast_jax.training.loop import Samples, Stage, train_stage
 from ast_jax.training.state import TrainState, create_state
 from ast_jax.training.steps import student_loss, teacher_loss
@@ -84,6 +84,7 @@ def train(config: ConfigDict, workdir: str | Path) -> Run:
     """
     categories = open_categories(config)
     mesh = data_mesh()
+    check_batch(config.train.batch_size, mesh)
     run = Run.create(workdir, config)
     with run.locked():
         for category in categories:
@@ -116,7 +117,8 @@ def train_pair(
     config, parts = run.config, category.parts
     # A validation split that the publisher ships is the held-out set.
     fraction = 0.0 if len(parts["validation"]) else config.calibration.fraction
-    rows, held_out = hold_out(len(inputs), fraction, seed)
+    # The same for all seeds: their ensemble is calibrated on what none has seen.
+    rows, held_out = hold_out(len(inputs), fraction, config.train.seeds[0])
     inputs = inputs.select(rows)
     standardise = category.backbone is not None and category.backbone.standardise
     normaliser = inputs.fit_normaliser() if standardise else None

@@ -11,12 +11,7 @@ from ast_jax.models.teacher import Teacher
 SHAPE = (2, 3, 4, 6)  # b h w c
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Compiling these small graphs costs ten times what running them does."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def random_parameters(teacher: Teacher, scale: float = 1.0):

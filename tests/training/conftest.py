@@ -1,16 +1,13 @@
-"""Small networks; compiling them costs more than running them."""
+"""A configuration of networks small enough that a test trains them in seconds."""
 
-import jax
 import pytest
 
 from ast_jax.config import default
 
 
-@pytest.fixture(scope="package", autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+@pytest.fixture(scope="module", autouse=True)
+def quick(quick_compilation):
+    """For every test here."""
 
 
 @pytest.fixture
