@@ -1,0 +1,90 @@
+"""A run's folder opens again, refuses what is not the same run, and is locked."""
+
+import json
+
+import pytest
+
+from ast_jax.config import default, validate
+from ast_jax.errors import UserError
+from ast_jax.run import Run, write_json
+
+
+def test_a_run_opens_with_the_configuration_it_was_made_with(tmp_path):
+    config = default()
+    config.train.seeds = (0, 1)
+    Run.create(tmp_path / "run", config)
+    assert Run.open(tmp_path / "run").config == config
+
+
+def test_moved_data_are_the_same_run(tmp_path):
+    config = default()
+    Run.create(tmp_path, config)
+    config.dataset.root, config.dataset.data_dir = "/moved", "/cache"
+    assert Run.create(tmp_path, config).config.dataset.root == "/moved"
+
+
+def test_a_newer_format_is_refused_in_a_line(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"format": 99, "config": {}}))
+    with pytest.raises(UserError, match=r"format 99.*update ast-jax"):
+        Run.open(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"config": {}}'])
+def test_a_damaged_configuration_is_named(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config.json: not a run's configuration"):
+        Run.open(tmp_path)
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(UserError, match="is not a run"):
+        Run.open(tmp_path)
+
+
+def test_an_untrained_category_names_the_trained_ones(tmp_path):
+    run = Run.create(tmp_path, default())
+    run.write_inputs("bagel", 0, {"train": []})
+    assert run.read_inputs("bagel", 0) == {"train": []}
+    with pytest.raises(UserError, match=r"no trained 'rope', seed 0.*bagel"):
+        run.read_inputs("rope", 0)
+
+
+def test_a_second_process_on_the_folder_is_refused(tmp_path):
+    run = Run.create(tmp_path, default())
+    with (
+        run.locked(),
+        pytest.raises(UserError, match="another process"),
+        Run.open(tmp_path).locked(),
+    ):
+        pass
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "results.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_defaults_are_valid():
+    validate(default())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("teacher.blocks", 0, r"teacher.blocks must be at least 1. Got 0"),
+        ("train.mask", "hard", r"train.mask must be one of soft, binary. Got 'hard'"),
+        ("calibration.fraction", 1.0, r"in \[0, 1\). Got 1.0"),
+        ("calibration.alpha", 0.0, r"in \(0, 1\). Got 0.0"),
+        ("train.learning_rate", -1.0, "must be positive"),
+        ("train.seeds", (), "must be distinct"),
+    ],
+)
+def test_a_value_out_of_range_is_named(key, value, message):
+    config = default()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError, match=message):
+        validate(config)

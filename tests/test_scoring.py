@@ -1,0 +1,54 @@
+"""Scores by hand: masks, averages and torch's bicubic."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ast_jax import scoring
+
+Z = jnp.array([[[[1.0, 2.0], [0.0, 4.0]]]])  # b h w c = 1 1 2 2
+STUDENT = jnp.array([[[[0.0, 2.0], [2.0, 0.0]]]])
+LOG_DET = jnp.array([[[0.5, -1.0]]])
+M = jnp.array([[[1.0, 0.5]]])
+
+
+def test_likelihood_is_masked_once():
+    nll = scoring.negative_log_likelihood(Z, LOG_DET, M)
+    np.testing.assert_allclose(nll, [[[2.5 - 0.5, 0.5 * (8.0 + 1.0)]]])
+
+
+def test_distance_is_the_masked_mean_over_channels():
+    np.testing.assert_allclose(scoring.distance(Z, STUDENT, M), [[[0.5, 5.0]]])
+
+
+def test_the_map_holds_the_mask_twice_and_the_mean_score_once():
+    scores = scoring.student_scores(Z, STUDENT, M)
+    np.testing.assert_allclose(scores["map"], [[[0.5, 2.5]]])
+    np.testing.assert_allclose(scores["mean"], [2.75])
+
+
+@pytest.mark.parametrize(
+    ("average", "expected"), [("all", 2.75), ("foreground", 5.5 / 1.5)]
+)
+def test_loss_average_divides_by_positions_or_by_foreground(average, expected):
+    terms = scoring.loss_terms(scoring.distance(Z, STUDENT, M), M, average)
+    np.testing.assert_allclose(terms[0] / terms[1], expected, rtol=1e-6)
+
+
+def test_upsampling_keeps_constants_and_overshoots_at_edges():
+    flat = scoring.upsample(jnp.ones((1, 5, 7)))
+    assert flat.shape == (1, 40, 56)
+    np.testing.assert_allclose(flat, 1, atol=1e-6)
+    step = scoring.upsample(jnp.zeros((1, 6, 6)).at[:, 3:].set(1.0))
+    assert step.max() > 1.01
+    assert step.min() < -0.01
+
+
+def test_bicubic_weights_are_keys_with_a_of_minus_three_quarters():
+    """Half way between two pixels the outer taps weigh a/8 each."""
+    row = scoring.bicubic_matrix(8, 24)[10]  # centre 3.0: a pixel itself
+    np.testing.assert_allclose(row, np.eye(8)[3], atol=1e-6)
+    middle = scoring.bicubic_matrix(8, 16)
+    at = 0.25  # of the pixel behind the centre, at twice the resolution
+    expected = -0.75 * ((1 + at) ** 3 - 5 * (1 + at) ** 2 + 8 * (1 + at) - 4)
+    np.testing.assert_allclose(middle[7, 2], expected, rtol=1e-5)
