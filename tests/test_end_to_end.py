@@ -9,6 +9,7 @@ import jax
 import layouts
 import numpy as np
 import pytest
+import tifffile
 
 from ast_jax.config import default
 from ast_jax.errors import UserError
@@ -103,6 +104,17 @@ def test_evaluating_again_on_other_devices_gives_the_same_results(trained, monke
     figures, before = (r["categories"]["bagel"] for r in (again, results))
     for name in PIXEL_FIGURES:
         assert figures[name] == pytest.approx(before[name], abs=1e-3)
+
+
+def test_saved_maps_have_the_layout_and_size_that_mvtecs_scripts_read(trained):
+    run, _ = trained
+    evaluate(run, save_maps=True)
+    paths = sorted((run.directory / "maps" / "bagel").rglob("*.tiff"))
+    assert len(paths) == 7
+    assert paths[0].relative_to(run.directory) == Path("maps/bagel/test/bent/000.tiff")
+    score_map = tifffile.imread(paths[0])
+    assert score_map.dtype == np.float32
+    assert score_map.shape == layouts.SIZE
 
 
 def test_training_again_changes_nothing(trained):

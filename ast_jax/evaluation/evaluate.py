@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import tifffile
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -40,12 +41,15 @@ class Evaluated:
     calibration: Calibration | None
 
 
-def evaluate(run: Run, config: ConfigDict | None = None) -> dict[str, Any]:
+def evaluate(
+    run: Run, config: ConfigDict | None = None, *, save_maps: bool = False
+) -> dict[str, Any]:
     """Scores the test images of every category; returns what is in `results.json`.
 
     Args:
       run: a trained run.
       config: the run's own by default; another one may say where the data lie now.
+      save_maps: whether to write every test image's score map below DIR/maps.
 
     Raises:
       UserError: a category is not trained, or its data or checkpoints are damaged.
@@ -55,6 +59,8 @@ def evaluate(run: Run, config: ConfigDict | None = None) -> dict[str, Any]:
     for category in open_categories(config):
         logging.info("%s: evaluating.", category.name)
         evaluated.append(evaluate_category(run, category))
+        if save_maps:
+            write_maps(run, evaluated[-1])
     results = results_tree(config, evaluated)
     write_json(run.directory / "results.json", results)
     write_report(run, evaluated, results)
@@ -115,6 +121,26 @@ def calibrate_category(
     }
     write_json(run.directory / category.name / "calibration.json", tree)
     return ensemble, calibration
+
+
+def write_maps(run: Run, evaluated: Evaluated) -> None:
+    """Writes DIR/maps/<category>/test/<defect>/<id>.tiff, as MVTec's scripts read.
+
+    Each is float32 and has its image's own size.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    folder = run.directory / "maps" / evaluated.name
+    for part, score_map in zip(
+        evaluated.parts, evaluated.scores["student"].maps, strict=True
+    ):
+        path = folder / f"{part.id}.tiff"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(path, protocol.map_at(score_map, part.size))
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror}).") from error
 
 
 def _figures_of_seeds(
