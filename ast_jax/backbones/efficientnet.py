@@ -5,6 +5,7 @@ A network here is made for inference: batch norm is already folded into its conv
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -14,7 +15,7 @@ from jaxtyping import Array, Float
 
 from ast_jax.backbones.architecture import Architecture, Block, Conv, same_pads
 
-Variables = Mapping[str, Mapping[str, Mapping[str, Array | np.ndarray]]]
+Variables = Mapping[str, Mapping[str, Array | np.ndarray]]
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -59,42 +60,19 @@ def shifted_depthwise(
     return sum(taps)
 
 
-class Convolution(nn.Module):
-    """A convolution with bias (batch norm is folded into both), in the dtype of `x`.
+class Weights(NamedTuple):
+    """A convolution's numbers: kernel HWIO, and bias."""
 
-    `shifted` chooses the form of depthwise convolutions: `shifted_depthwise` or the
-    library's.
-    """
-
-    conv: Conv
-    shifted: bool = False
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "b h w c"], gate: Float[Array, "b 1 1 c"] | None = None
-    ) -> Float[Array, "b y x d"]:
-        """Convolves `x`; a pointwise one may scale its input channels by `gate`."""
-        conv = self.conv
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), conv.shape)
-        bias = self.param("bias", nn.initializers.zeros, (conv.outputs,))
-        kernel, bias = kernel.astype(x.dtype), bias.astype(x.dtype)
-        if gate is not None:  # scaling the kernel saves a pass over the larger x
-            return (
-                jnp.einsum("bhwc,bcd->bhwd", x, gate[:, 0, 0, :, None] * kernel[0, 0])
-                + bias
-            )
-        if conv.kernel == 1:
-            return x @ kernel[0, 0] + bias
-        pads = tuple(
-            conv.pads or same_pads(n, conv.kernel, conv.stride) for n in x.shape[1:3]
-        )
-        shifted = conv.depthwise and self.shifted
-        apply = shifted_depthwise if shifted else convolve
-        return apply(x, kernel, conv.stride, pads) + bias
+    kernel: Float[Array, "k k i d"]
+    bias: Float[Array, " d"]
 
 
 class EfficientNet(nn.Module):
-    """The network of an `Architecture`; parameters are named as timm names them."""
+    """The network of an `Architecture`, computed in the dtype of its input.
+
+    Parameters have timm's names of the layers. `shifted` is for a CPU: depthwise
+    convolutions by `shifted_depthwise`, and less memory at a time.
+    """
 
     net: Architecture
     shifted: bool = False
@@ -105,7 +83,7 @@ class EfficientNet(nn.Module):
 
         The stem's and every stage's output is sown as intermediate "stem", "stage0" ….
         """
-        x = self._activate(self._layer(self.net.stem)(x))
+        x = self._activate(self._layer(self.net.stem, x))
         self.sow("intermediates", "stem", x)
         for number, stage in enumerate(self.net.stages):
             for block in stage:
@@ -113,20 +91,64 @@ class EfficientNet(nn.Module):
             self.sow("intermediates", f"stage{number}", x)
         return x
 
-    def _layer(self, conv: Conv) -> Convolution:
-        return Convolution(conv, self.shifted, name=conv.key)
-
     def _block(self, block: Block, x: Array) -> Array:
-        y = self._activate(self._layer(block.expand)(x)) if block.expand else x
-        y = self._activate(self._layer(block.depthwise)(y))
+        y = self._widen(block, x)
         gate = self._gate(block.squeeze, y) if block.squeeze else None
-        y = self._layer(block.project)(y, gate)
+        y = self._layer(block.project, y, gate)
         return x + y if block.residual else y
 
+    def _widen(self, block: Block, x: Array) -> Array:
+        """The expanding and the depthwise convolution."""
+        convs = (block.expand, block.depthwise) if block.expand else (block.depthwise,)
+
+        def run(layers: tuple[Weights, ...]) -> Array:
+            y = x
+            for conv, weights in zip(convs, layers, strict=True):
+                y = self._activate(self._convolve(conv, weights, y))
+            return y
+
+        layers = tuple(self._weights(conv, x.dtype) for conv in convs)
+        if not (self.shifted and block.expand and block.depthwise.stride > 1):
+            return run(layers)
+        # What is expanded before a stride is the largest array of the network: on a CPU
+        # a third of its channels at a time takes half the memory, and no longer.
+        thirds = jax.tree.map(
+            lambda a: jnp.moveaxis(a.reshape(*a.shape[:-1], 3, -1), -2, 0), layers
+        )
+        y = jnp.moveaxis(jax.lax.map(run, thirds), 0, -2)
+        return y.reshape(*y.shape[:-2], -1)
+
     def _gate(self, squeeze: tuple[Conv, Conv], y: Array) -> Array:
-        reduce, expand = map(self._layer, squeeze)
+        reduce, expand = squeeze
         pooled = jnp.mean(y, axis=(1, 2), keepdims=True)
-        return nn.sigmoid(expand(self._activate(reduce(pooled))))
+        return nn.sigmoid(
+            self._layer(expand, self._activate(self._layer(reduce, pooled)))
+        )
+
+    def _layer(self, conv: Conv, x: Array, gate: Array | None = None) -> Array:
+        return self._convolve(conv, self._weights(conv, x.dtype), x, gate)
+
+    def _weights(self, conv: Conv, dtype: jnp.dtype) -> Weights:
+        normal, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros
+        kernel = self.param(f"{conv.key}.kernel", normal, conv.shape)
+        bias = self.param(f"{conv.key}.bias", zeros, (conv.outputs,))
+        return Weights(kernel.astype(dtype), bias.astype(dtype))
+
+    def _convolve(
+        self, conv: Conv, weights: Weights, x: Array, gate: Array | None = None
+    ) -> Array:
+        """`conv` of x [b,h,w,c]; a `gate` [b,1,1,c] scales its input channels first."""
+        kernel, bias = weights
+        if gate is not None:  # scaling the kernel saves a pass over the larger x
+            gated = gate[:, 0, 0, :, None] * kernel[0, 0]
+            return jnp.einsum("bhwc,bcd->bhwd", x, gated) + bias
+        if conv.kernel == 1:
+            return x @ kernel[0, 0] + bias
+        pads = tuple(
+            conv.pads or same_pads(n, conv.kernel, conv.stride) for n in x.shape[1:3]
+        )
+        apply = shifted_depthwise if conv.depthwise and self.shifted else convolve
+        return apply(x, kernel, conv.stride, pads) + bias
 
     def _activate(self, x: Array) -> Array:
         return nn.relu6(x) if self.net.lite else nn.silu(x)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from ast_jax.backbones.architecture import Architecture, Conv
+from ast_jax.backbones.architecture import Architecture
 from ast_jax.backbones.efficientnet import Variables
 from ast_jax.errors import UserError
 
@@ -120,7 +120,7 @@ def load(path: Path, net: Architecture) -> Variables:
     _check_shapes(shapes, needed, path)
     unused = sorted(set(shapes) - set(needed))
     logging.info("%s: %d tensors unused: %s", path, len(unused), ", ".join(unused))
-    return fold(net, {key: _checked(read(key), key, path) for key in needed})
+    return fold(net, lambda key: _checked(read(key), key, path))
 
 
 def required(net: Architecture) -> dict[str, tuple[int, ...]]:
@@ -134,25 +134,26 @@ def required(net: Architecture) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def fold(net: Architecture, tensors: Mapping[str, np.ndarray]) -> Variables:
+def fold(net: Architecture, read: Read) -> Variables:
     """`EfficientNet(net)`'s variables, each batch norm folded into its convolution.
 
-    With s = γ / √(variance + ε): kernel · s, and bias β − mean · s (in float64).
+    With s = γ / √(variance + ε): kernel · s, and bias β − mean · s. `read` gives the
+    tensor of a key in `required(net)`; it is asked once for each.
     """
-    return {"params": {conv.key: _fold(conv, tensors) for conv in net.convs}}
-
-
-def _fold(conv: Conv, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    kernel = tensors[f"{conv.key}.weight"].transpose(2, 3, 1, 0).astype(np.float64)
-    if conv.norm:
-        gamma, beta, mean, variance = (
-            tensors[f"{conv.norm}.{part}"].astype(np.float64) for part in NORM_PARTS
-        )
-        scale = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
-        kernel, bias = kernel * scale, beta - mean * scale
-    else:
-        bias = tensors[f"{conv.key}.bias"]
-    return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
+    params = {}
+    for conv in net.convs:
+        kernel = read(f"{conv.key}.weight").transpose(2, 3, 1, 0)
+        if conv.norm:
+            parts = (read(f"{conv.norm}.{part}") for part in NORM_PARTS)
+            gamma, beta, mean, variance = (part.astype(np.float64) for part in parts)
+            scale = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
+            bias = beta - mean * scale
+        else:
+            scale, bias = np.ones(conv.outputs), read(f"{conv.key}.bias")
+        kernel = np.multiply(kernel, scale, order="C", dtype=np.float32)
+        params[f"{conv.key}.kernel"] = kernel
+        params[f"{conv.key}.bias"] = bias.astype(np.float32)
+    return {"params": params}
 
 
 def _check_shapes(shapes: Shapes, needed: Shapes, path: Path) -> None:
