@@ -8,6 +8,12 @@ as timm does, in its default memory format and in channels_last, and the faster 
 Both must compute the same features. Each has a process to itself, in turn with the
 others and with a matrix product, whose speed is the machine's roof. Times are medians.
 The last line is JSON.
+
+Recorded on 2 cores with AVX-512, jax 0.10.2 beside torch 2.13.0, an image at 768 px:
+
+    B5, batch 4      0.39 s beside 0.96 s    757 MB beside 1312 MB
+    B5, batch 1      0.44 s beside 0.82 s    673 MB beside  708 MB
+    Lite0, batch 8   0.09 s beside 0.27 s    588 MB beside 1558 MB
 """
 
 import dataclasses
@@ -25,7 +31,7 @@ STAGE = 5
 TOLERANCE = 1e-4  # of the largest feature
 
 _MODEL = flags.DEFINE_string("model", "tf_efficientnet_b5", "timm's name, no tag.")
-_BATCH = flags.DEFINE_integer("batch", 8, "Images a call.")
+_BATCH = flags.DEFINE_integer("batch", 4, "Images a call.")
 _SIZE = flags.DEFINE_integer("size", 768, "Side of the images in pixels.")
 _QUICK = flags.DEFINE_bool("quick", False, "One image a call and few rounds.")
 _SERVE = flags.DEFINE_string("serve", "", "Of the benchmark's own processes: a folder.")
@@ -35,7 +41,7 @@ def main(_: list[str]) -> None:
     """Runs the rivals and prints their ratio."""
     if _SERVE.value:
         return serve_ours(Path(_SERVE.value))
-    batch, rounds = (1, 3) if _QUICK.value else (_BATCH.value, 7)
+    batch, rounds = (1, 3) if _QUICK.value else (_BATCH.value, 5)
     with tempfile.TemporaryDirectory() as folder:
         flops = describe(Path(folder), batch)
         timings, peaks = compare(Path(folder), rounds)
