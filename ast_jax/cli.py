@@ -29,7 +29,12 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _is_ours(record: LogRecord) -> bool:
-    """Libraries that log through absl too are heard from warnings on."""
+    """Libraries that log through absl too are heard from warnings on.
+
+    Except for Orbax, which logs as a traceback whatever it raises.
+    """
+    if "orbax" in record.pathname:
+        return False
     return record.levelno >= WARNING or "ast_jax" in record.pathname
 
 

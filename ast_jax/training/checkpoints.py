@@ -1,14 +1,25 @@
-"""Orbax checkpoints of one training stage."""
+"""Orbax checkpoints of one training stage, each with digests of its files.
+
+Orbax commits a checkpoint whole or not at all, but does not notice when bytes of its
+arrays change on disk afterwards; the digests, committed with it, do.
+"""
 
 import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 from jax.sharding import NamedSharding
 
 from ast_jax.errors import UserError
 from ast_jax.training.state import TrainState
+
+_DIGESTS = "digests.json"
+_REWRITTEN = "_CHECKPOINT_METADATA"  # by the commit; holds times, no array
 
 
 class CheckpointStore:
@@ -17,13 +28,23 @@ class CheckpointStore:
     Saving is asynchronous: `close` (or leaving the context) waits for the last one.
     """
 
-    def __init__(self, directory: Path):
-        """Opens the folder, which need not exist yet."""
+    def __init__(self, directory: Path, *, read_only: bool = False):
+        """Opens the folder, which need not exist yet unless it is only read.
+
+        What an interrupted save left is removed, unless the folder is only read.
+        """
         self._directory = Path(directory).absolute()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=ocp.checkpoint_managers.LatestN(2),
+            cleanup_tmp_directories=not read_only,
+            create=not read_only,
+            read_only=read_only,
+            save_interval_steps=0 if read_only else 1,  # Orbax warns of another
+            lightweight_initialize=True,  # damaged metadata hide no other checkpoint
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
-        self._manager = ocp.CheckpointManager(self._directory, options=options)
+        with _write_errors(self._directory):
+            self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     def __enter__(self) -> "CheckpointStore":
         """Returns itself."""
@@ -34,16 +55,28 @@ class CheckpointStore:
         self.close()
 
     def close(self) -> None:
-        """Waits for the last save and frees the manager's threads."""
-        self._manager.close()
+        """Waits for the last save and frees the manager's threads.
+
+        Raises:
+          UserError: the last save failed; the checkpoint before is still there.
+        """
+        with _write_errors(self._directory):
+            self._manager.close()
 
     def steps(self) -> list[int]:
         """Steps that have a finished checkpoint, ascending."""
         return sorted(self._manager.all_steps())
 
     def save(self, state: TrainState) -> None:
-        """Writes a checkpoint of the state's step."""
-        self._manager.save(int(state.step), args=ocp.args.StandardSave(_arrays(state)))
+        """Writes a checkpoint of the state's step, unless there is one.
+
+        Raises:
+          UserError: this save or the one before failed; what was there is still there.
+        """
+        with _write_errors(self._directory):
+            self._manager.save(
+                int(state.step), args=ocp.args.StandardSave(_arrays(state))
+            )
 
     def restore(
         self, state: TrainState, sharding: NamedSharding, step: int | None = None
@@ -53,7 +86,8 @@ class CheckpointStore:
         Works on any number of devices, since `state` is the template.
 
         Raises:
-          UserError: there is no checkpoint, or it does not fit the networks.
+          UserError: there is no checkpoint, or it is damaged, or it does not fit the
+            networks.
         """
         step = self._manager.latest_step() if step is None else step
         if step is None:
@@ -62,17 +96,80 @@ class CheckpointStore:
             lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
             _arrays(state),
         )
+        folder = self._directory / str(step)
         try:
+            if damaged := _damaged_file(folder):
+                raise ValueError(f"{damaged} is not what was saved")
             arrays = self._manager.restore(
                 step, args=ocp.args.StandardRestore(template)
             )
         except Exception as error:  # Orbax raises whatever its parts raise
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise UserError(
-                f"{self._directory}/{step}: the checkpoint is damaged or belongs to "
-                f"other networks ({reason[:120]}); remove it and resume the training."
+                f"{folder}: the checkpoint is damaged or belongs to other networks "
+                f"({_reason(error)}); train.py goes on from the one before."
             ) from error
         return state.replace(**arrays)
+
+    def resume(self, state: TrainState, sharding: NamedSharding) -> TrainState:
+        """Returns the latest intact checkpoint, or `state` itself if there is none yet.
+
+        Damaged ones that are later are named in a warning and removed, so that their
+        steps can be saved again.
+
+        Raises:
+          UserError: there are checkpoints, and all are damaged.
+        """
+        damaged = []
+        for step in reversed(self.steps()):
+            try:
+                resumed = self.restore(state, sharding, step)
+            except UserError as error:
+                logging.warning("%s", error)
+                damaged.append(step)
+                continue
+            for later in damaged:
+                self._manager.delete(later)
+            return resumed
+        if damaged:
+            raise UserError(
+                f"{self._directory}: none of the checkpoints {sorted(damaged)} is "
+                "intact; remove this folder to train the stage from its start."
+            )
+        return jax.device_put(state, sharding)
+
+    def _seal(self) -> None:
+        """Adds the digests; Orbax calls this in its thread, just before the commit."""
+        for folder in self._directory.glob("*.orbax-checkpoint-tmp"):
+            (folder / _DIGESTS).write_text(json.dumps(_digests(folder), indent=1))
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """BLAKE2b of each file, by its path below the folder."""
+    return {
+        path.relative_to(folder).as_posix(): _digest(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != _REWRITTEN
+    }
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+
+
+def _damaged_file(folder: Path) -> str | None:
+    """The first file of a checkpoint that is not what was saved, None if all are."""
+    try:
+        digests = json.loads((folder / _DIGESTS).read_text())
+    except FileNotFoundError:  # written by an earlier version
+        return None
+    except ValueError:
+        return _DIGESTS
+    for name, digest in digests.items():
+        path = folder / name
+        if not path.is_file() or _digest(path) != digest:
+            return name
+    return None
 
 
 def _arrays(state: TrainState) -> dict:
@@ -85,8 +182,28 @@ def _arrays(state: TrainState) -> dict:
     }
 
 
+def _reason(error: Exception) -> str:
+    """The system's word for a full disk, else the error's first line, cut."""
+    text = str(error)
+    if "No space left on device" in text:
+        return "No space left on device"
+    return next(iter(text.splitlines()), type(error).__name__)[:120]
+
+
 @contextlib.contextmanager
-def opened(directory: Path):
+def _write_errors(directory: Path) -> Iterator[None]:
+    """Turns what Orbax raises when it cannot write into the user's error."""
+    try:
+        yield
+    except Exception as error:  # OSError, or whatever TensorStore makes of one
+        raise UserError(
+            f"{directory}: a checkpoint cannot be written ({_reason(error)}); those "
+            "that are there are kept. See to the disk and run the same command again."
+        ) from error
+
+
+@contextlib.contextmanager
+def opened(directory: Path) -> Iterator[CheckpointStore]:
     """Opens a stage's folder for reading; says which one is missing.
 
     Raises:
@@ -94,5 +211,5 @@ def opened(directory: Path):
     """
     if not Path(directory).is_dir():
         raise UserError(f"{directory}: no checkpoint folder; train the run first.")
-    with CheckpointStore(directory) as store:
+    with CheckpointStore(directory, read_only=True) as store:
         yield store
