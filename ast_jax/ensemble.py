@@ -8,8 +8,10 @@ trained on. No held-out and no test image enters, so calibration stays exact.
 import dataclasses
 from collections.abc import Mapping
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from ast_jax import scoring
 from ast_jax.data.inputs import Inputs
@@ -17,6 +19,9 @@ from ast_jax.pair import Pair, load_pair, score
 from ast_jax.run import Run
 
 NETWORKS = ("student", "teacher")
+# "map" [n,h,w], "max" [n] and "mean" [n] of one network, and of each by its name
+ScoreArrays = dict[str, Float[Array | np.ndarray, "n ..."]]
+ArraysOfNetworks = Mapping[str, ScoreArrays]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,18 +135,39 @@ class Ensemble:
         if len(by_seed) == 1:
             return next(iter(by_seed.values()))
         how = decision(self.image_score, masked=masked)
+        arrays = {
+            seed: {
+                name: {"map": jnp.asarray(of.maps), "mean": jnp.asarray(of.mean)}
+                for name, of in scores.items()
+            }
+            for seed, scores in by_seed.items()
+        }
         combined = {}
         for name in NETWORKS:
-            maps, means = [], []
-            for seed, scores in by_seed.items():
-                scale = self.scales[seed][name]
-                maps.append((scores[name].maps - scale.map_mean) / scale.map_std)
-                means.append((scores[name].mean - scale.mean_mean) / scale.mean_std)
-            mean_maps = np.mean(maps, axis=0)
-            finest = mean_maps if name == "teacher" else map(upsampled, mean_maps)
-            maxima = np.array([m.max() for m in finest], np.float32)
-            combined[name] = _scores(mean_maps, maxima, np.mean(means, axis=0), how)
+            of = jax.device_get(self.combined(arrays, name))
+            combined[name] = _scores(of["map"], of["max"], of["mean"], how)
         return combined
+
+    def combined(
+        self, by_seed: Mapping[int, ArraysOfNetworks], network: str
+    ) -> ScoreArrays:
+        """One network's map, max and mean from every pair's own; may be traced.
+
+        Args:
+          by_seed: what `pair.pair_scores` returns, for every seed.
+          network: "student" or "teacher".
+        """
+        if len(by_seed) == 1:
+            return next(iter(by_seed.values()))[network]
+        maps, means = [], []
+        for seed, scores in by_seed.items():
+            scale, of = self.scales[seed][network], scores[network]
+            maps.append((of["map"] - scale.map_mean) / scale.map_std)
+            means.append((of["mean"] - scale.mean_mean) / scale.mean_std)
+        mean_map = sum(maps) / len(maps)
+        finest = mean_map if network == "teacher" else scoring.upsample(mean_map)
+        mean = sum(means) / len(means)
+        return {"map": mean_map, "max": finest.max((1, 2)), "mean": mean}
 
     def score(self, inputs: Inputs, batch_size: int) -> dict[str, Scores]:
         """The ensemble's scores of all inputs, by network."""

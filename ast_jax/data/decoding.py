@@ -52,7 +52,7 @@ def decode_image(
         UserError: the file is missing, truncated, or no such image.
     """
     with _opened(source, name) as image:
-        return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+        return np.asarray(to_rgb(ImageOps.exif_transpose(image)))
 
 
 def decode_labels(
@@ -137,6 +137,24 @@ def resize_image(
     return np.asarray(resized)
 
 
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Bring an image of any of Pillow's modes to 8-bit RGB, as `decode_image` does.
+
+    Raises:
+        ValueError: grey values are floating-point, or beyond 16 bits.
+    """
+    if image.mode.startswith("I;16") or image.mode == "I":
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise ValueError("grey values beyond 16 bits")
+        image = Image.fromarray((values >> 8).astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("floating-point grey values; store 8 or 16 bits")
+    elif image.mode == "P":
+        image = image.convert("RGBA")  # Pillow warns when it drops a palette's alpha
+    return image.convert("RGB")
+
+
 def _name(source: bytes | os.PathLike) -> str:
     return "image data" if isinstance(source, bytes) else os.fspath(source)
 
@@ -158,19 +176,6 @@ def _opened(source: bytes | os.PathLike, name: str) -> Iterator[Image.Image]:
     # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error and others.
     except Exception as error:
         raise UserError(f"{name}: damaged or truncated image ({error})") from error
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode == "I":
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise ValueError("grey values beyond 16 bits")
-        image = Image.fromarray((values >> 8).astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError("floating-point grey values; store 8 or 16 bits")
-    elif image.mode == "P":
-        image = image.convert("RGBA")  # Pillow warns when it drops a palette's alpha
-    return image.convert("RGB")
 
 
 def _read_array(content: bytes, name: str) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from ast_jax.data.features import Features
 
@@ -82,17 +82,12 @@ class Inputs:
 
     def take(self, rows: np.ndarray) -> dict[str, Float[np.ndarray, "b ..."]]:
         """Returns {"x": [b,h,w,c], "foreground": [b,h,w]} of some parts, float32."""
-        at = self.rows[rows]
-        arrays = [np.asarray(array[at], np.float32) for array in self._arrays()]
-        if self.normaliser and self.features.rgb is not None:
-            arrays[0] = (arrays[0] - self.normaliser.mean) / self.normaliser.std
-        if not self.masked:
-            foreground = np.ones((len(at), self.side, self.side), np.float32)
-        else:
-            foreground = np.asarray(self.features.foreground[at], np.float32)
-            if self.binary_mask:
-                foreground = (foreground > 0).astype(np.float32)
-        return {"x": np.concatenate(arrays, axis=-1), "foreground": foreground}
+        features, at = self.features, self.rows[rows]
+        arrays = (features.rgb, features.depth, features.foreground)
+        taken = (a if a is None else np.asarray(a[at], np.float32) for a in arrays)
+        return network_input(
+            *taken, normaliser=self.normaliser, binary_mask=self.binary_mask
+        )
 
     def fit_normaliser(self) -> Normaliser | None:
         """Mean and deviation of the image features; None without image features.
@@ -109,3 +104,31 @@ class Inputs:
         std = np.sqrt(sum(squares) / count)
         std[std < 1e-6] = 1.0
         return Normaliser(mean.astype(np.float32), std.astype(np.float32))
+
+
+def network_input(
+    rgb: Shaped[Array | np.ndarray, "b h w c"] | None,
+    depth: Shaped[Array | np.ndarray, "b h w d"] | None,
+    foreground: Shaped[Array | np.ndarray, "b h w"] | None,
+    *,
+    normaliser: Normaliser | None,
+    binary_mask: bool,
+) -> dict[str, Shaped[Array | np.ndarray, "b ..."]]:
+    """Returns "x" and "foreground" of a batch, of NumPy's arrays or of JAX's alike.
+
+    Args:
+      rgb: image features, None in mode `3d`.
+      depth: depth channels, None in mode `rgb`.
+      foreground: its weight, None in mode `rgb`, which runs unmasked.
+      normaliser: of the image features; None for none.
+      binary_mask: whether any foreground counts as all foreground.
+    """
+    if rgb is not None and normaliser is not None:
+        rgb = (rgb - normaliser.mean) / normaliser.std
+    arrays = [array for array in (rgb, depth) if array is not None]
+    xp = arrays[0].__array_namespace__()
+    if foreground is None:
+        foreground = xp.ones(arrays[0].shape[:3], xp.float32)
+    elif binary_mask:
+        foreground = (foreground > 0).astype(xp.float32)
+    return {"x": xp.concatenate(arrays, axis=-1), "foreground": foreground}
