@@ -87,7 +87,8 @@ def _category(
     changes: dict,
 ) -> evaluate.Evaluated:
     kinds = [kind for kind in defects for _ in range(each)]
-    entries = [Entry(f"test/{k}/{i:03d}", k, {}) for i, k in enumerate(kinds)]
+    digests = {} if "masks" in changes else {"masks": ""}
+    entries = [Entry(f"test/{k}/{i:03d}", k, digests) for i, k in enumerate(kinds)]
     parts = Parts(
         entries,
         lambda i: dataclasses.replace(part(entries[i].id, kinds[i]), **changes),

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -46,6 +46,7 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         LICENSE: the licence of the data.
         CITATION: BibTeX.
         HAS_DEPTH: whether it has point clouds.
+        KINDS: short name → defect type, of what its publisher's script measures apart.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -55,6 +56,7 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     LICENSE: ClassVar[str]
     CITATION: ClassVar[str]
     HAS_DEPTH: ClassVar[bool] = False
+    KINDS: ClassVar[Mapping[str, str]] = types.MappingProxyType({})
 
     def __init__(
         self,

@@ -2,7 +2,10 @@
 
 import functools
 import json
+import types
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -45,6 +48,9 @@ class MVTecLOCO(PartsBuilder):
   pages={947--969},
   year={2022}
 }"""
+    KINDS: ClassVar[Mapping[str, str]] = types.MappingProxyType(
+        {"logical": "logical_anomalies", "structural": "structural_anomalies"}
+    )
 
     def list_samples(self) -> Listing:
         """Pair each image with the masks in the folder of its stem."""

@@ -3,6 +3,7 @@ figures of `results.json`, and writes the report.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import tifffile
 from absl import logging
 from ml_collections import ConfigDict
 
+from ast_jax import data
 from ast_jax.data.inputs import Inputs
 from ast_jax.data.parts import Parts
 from ast_jax.ensemble import NETWORKS, Ensemble, Scores, ScoresBySeed
@@ -28,7 +30,7 @@ class Evaluated:
 
     Attributes:
       name: the category's.
-      parts: its test images.
+      parts: its test images; maybe none.
       scores: network → the test images' scores; with several seeds the ensemble's.
       figures: network → the figures that stand in `results.json`.
       calibration: from held-out good images; None without any.
@@ -70,18 +72,24 @@ def evaluate(
 def evaluate_category(run: Run, category: Category) -> Evaluated:
     """All figures of one category, over the run's seeds.
 
+    Without test images there are no figures, only a calibration.
+
     Raises:
-      UserError: there is no test image, or no trained pair.
+      UserError: there is no trained pair.
     """
-    parts, batch_size = category.parts["test"], category.config.train.batch_size
-    if not len(parts):
-        raise UserError(f"{category.name}: the data set has no test images.")
+    parts, config = category.parts["test"], category.config
     ensemble, calibration = calibrate_category(run, category)
     inputs = category.inputs("test")
-    by_seed = ensemble.score_by_seed(inputs, batch_size)
-    scores = ensemble.combine(by_seed, masked=inputs.masked)
+    if len(inputs):
+        by_seed = ensemble.score_by_seed(inputs, config.train.batch_size)
+        scores = ensemble.combine(by_seed, masked=inputs.masked)
+    else:
+        scores = dict.fromkeys(NETWORKS, _no_scores(inputs.side))
+        by_seed = dict.fromkeys(config.train.seeds, scores)
+    kinds = data.builder_class(config.dataset.name).KINDS
     figures = {
-        name: _figures_of_seeds(parts, by_seed, scores[name], name) for name in NETWORKS
+        name: _figures_of_seeds(parts, by_seed, scores[name], name, kinds)
+        for name in NETWORKS
     }
     return Evaluated(category.name, parts, scores, figures, calibration)
 
@@ -143,17 +151,26 @@ def write_maps(run: Run, evaluated: Evaluated) -> None:
             raise UserError(f"{path}: cannot be written ({error.strerror}).") from error
 
 
+def _no_scores(side: int) -> Scores:
+    none = np.zeros(0, np.float32)
+    return Scores(np.zeros((0, side, side), np.float32), none, none, none)
+
+
 def _figures_of_seeds(
-    parts: Parts, by_seed: ScoresBySeed, combined: Scores, network: str
+    parts: Parts,
+    by_seed: ScoresBySeed,
+    combined: Scores,
+    network: str,
+    kinds: Mapping[str, str] = protocol.NO_KINDS,
 ) -> dict[str, Any]:
     """One seed's figures; of several their mean, beside std, seeds and ensemble."""
     seeds = {
-        str(seed): protocol.figures(parts, scores[network])
+        str(seed): protocol.figures(parts, scores[network], kinds)
         for seed, scores in by_seed.items()
     }
     if len(seeds) == 1:
         return next(iter(seeds.values()))
-    return summary(seeds) | {"ensemble": protocol.figures(parts, combined)}
+    return summary(seeds) | {"ensemble": protocol.figures(parts, combined, kinds)}
 
 
 def summary(seeds: dict[str, dict]) -> dict[str, Any]:
@@ -164,14 +181,9 @@ def summary(seeds: dict[str, dict]) -> dict[str, Any]:
         for name, value in mean.items()
         if value is not None
     }
-    reasons = {
-        name: reason
-        for figures in seeds.values()
-        for name, reason in figures.get("reasons", {}).items()
-    }
-    return {**mean, "std": std, "seeds": seeds} | (
-        {"reasons": reasons} if reasons else {}
-    )
+    first = next(iter(seeds.values()))  # they were all scored on the same images
+    said = {key: first[key] for key in ("reasons", "notes") if key in first}
+    return {**mean, "std": std, "seeds": seeds, **said}
 
 
 def results_tree(config: ConfigDict, evaluated: list[Evaluated]) -> dict[str, Any]:

@@ -24,7 +24,10 @@ from ast_jax.evaluation.region_overlap import (
 )
 
 FPR_LIMITS = (0.3, 0.1, 0.05, 0.01)
-"""False positive rates up to which AU-PRO and AU-sPRO are integrated."""
+"""False positive rates up to which AU-PRO is integrated."""
+
+SPRO_LIMITS = (1.0, *FPR_LIMITS)
+"""Those of AU-sPRO, as in MVTec LOCO's script."""
 
 _SAMPLED_LIMIT = 0.01
 _PIXEL_KEYS = (
@@ -32,7 +35,7 @@ _PIXEL_KEYS = (
     *(f"au_pro_{limit}" for limit in FPR_LIMITS),
     f"au_pro_{_SAMPLED_LIMIT}_100_thresholds",
 )
-_SPRO_KEYS = tuple(f"au_spro_{limit}" for limit in FPR_LIMITS)
+_SPRO_KEYS = tuple(f"au_spro_{limit}" for limit in SPRO_LIMITS)
 
 
 def image_auroc(
@@ -127,8 +130,8 @@ def spro_metrics(
       saturations: for each mask its saturation area in pixels.
 
     Returns:
-      `au_spro_0.3`, `au_spro_0.1`, `au_spro_0.05`, `au_spro_0.01`. All None where no
-      pixel is defective, or every pixel is.
+      `au_spro_1.0`, `au_spro_0.3`, `au_spro_0.1`, `au_spro_0.05`, `au_spro_0.01`. All
+      None where no pixel is defective, or every pixel is.
 
     Raises:
       ValueError: as in `region_overlap.scores_by_defect`.
@@ -136,7 +139,7 @@ def spro_metrics(
     scores = scores_by_defect(maps, masks, saturations)
     if not scores.comparable:
         return dict.fromkeys(_SPRO_KEYS)
-    values = area_under_pro(scores, FPR_LIMITS)
+    values = area_under_pro(scores, SPRO_LIMITS)
     return {key: float(value) for key, value in zip(_SPRO_KEYS, values, strict=True)}
 
 

@@ -27,6 +27,7 @@ CURVES = {
     "roc": "ROC",
     "precision_recall": "Precision and recall",
     "histogram": "Image scores",
+    "held_out": "Image scores of the held-out good images",
     "training": "Training",
 }
 

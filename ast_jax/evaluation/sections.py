@@ -175,11 +175,15 @@ def _curves(
     curves = {
         "roc": figures.roc(labels, scores, threshold),
         "precision_recall": figures.precision_recall(labels, scores, threshold),
-        "histogram": figures.histogram(
-            category.parts.defects, scores["student"], threshold
-        ),
-        "training": figures.training(logged),
     }
+    if labels.size:
+        defects = category.parts.defects
+        curves["histogram"] = figures.histogram(defects, scores["student"], threshold)
+    elif calibration is not None:
+        held_out = np.array(calibration.scores)
+        good = (GOOD,) * held_out.size
+        curves["held_out"] = figures.histogram(good, held_out, threshold)
+    curves["training"] = figures.training(logged)
     return {name: svg for name, svg in curves.items() if svg is not None}
 
 
@@ -207,7 +211,9 @@ def _types(
 def _scales(
     category: Evaluated, labels: Bool[np.ndarray, " n"]
 ) -> dict[str, panels.ColourScale]:
-    """One colour scale a network, over the whole category."""
+    """One colour scale a network, over the whole category; none without images."""
+    if not labels.size:
+        return {}
     good = labels if labels.all() else ~labels
     calibration = category.calibration
     marked = {"student": None if calibration is None else calibration.pixel_threshold}
@@ -227,6 +233,8 @@ def _cards(
     limit: int,
 ) -> list[gallery.Card]:
     """Writes a panel for every test image; returns the gallery's cards, worst first."""
+    if not labels.size:
+        return []
     parts, scores = category.parts, category.scores["student"].image
     cards = gallery.cards(
         parts.ids, parts.defects, labels, scores, category.calibration

@@ -11,8 +11,6 @@ from typing import Any
 DASH = "\N{EN DASH}"
 LABELS = {
     "image_auroc": "Image AUROC",
-    "image_auroc_logical": "Image AUROC logical",
-    "image_auroc_structural": "Image AUROC structural",
     "image_auroc_max": "Image AUROC by maximum",
     "image_auroc_mean": "Image AUROC by mean",
     "image_ap": "Image AP",
@@ -26,15 +24,18 @@ LABELS = {
     "au_pro_0.05": "AU-PRO 5 %",
     "au_pro_0.01": "AU-PRO 1 %",
     "au_pro_0.01_100_thresholds": "AU-PRO 1 % (100 thresholds)",
+    "au_spro_1.0": "AU-sPRO 100 %",
+    "au_spro_0.3": "AU-sPRO 30 %",
+    "au_spro_0.1": "AU-sPRO 10 %",
     "au_spro_0.05": "AU-sPRO 5 %",
-    "au_spro_0.05_logical": "AU-sPRO 5 % logical",
-    "au_spro_0.05_structural": "AU-sPRO 5 % structural",
+    "au_spro_0.01": "AU-sPRO 1 %",
 }
 _MAIN = (
     *("image_auroc", "image_auroc_logical", "image_auroc_structural"),
-    *("pixel_auroc_192", "pixel_auroc", "au_pro_0.3", "au_pro_0.01", "au_spro_0.05"),
+    *("pixel_auroc_192", "pixel_auroc", "au_pro_0.3", "au_pro_0.01"),
+    *("au_spro_0.05", "au_spro_0.05_logical", "au_spro_0.05_structural"),
 )
-_BESIDE = ("std", "seeds", "ensemble", "reasons")  # what is no figure itself
+_BESIDE = ("std", "seeds", "ensemble", "reasons", "notes")  # no figures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +80,7 @@ def main_table(results: Mapping[str, Any], *, complete: bool) -> Table:
     compared = {key for figures in published for key in figures}
     head: list[str] = []
     for key in keys:
-        head += [LABELS[key], *(("Paper", "Difference") if key in compared else ())]
+        head += [label(key), *(("Paper", "Difference") if key in compared else ())]
     lines = []
     teachers = _rows(results["teacher"])
     for (name, ours), theirs, (_, teacher) in zip(
@@ -101,11 +102,10 @@ def full_table(tree: Mapping[str, Any]) -> Table:
       tree: that of `results.json`, or what stands under its "teacher".
     """
     rows = _rows(tree)
-    keys = dict.fromkeys(key for _, figures in rows for key in figures)
-    named = [*(k for k in LABELS if k in keys), *(k for k in keys if k not in LABELS)]
+    found = dict.fromkeys(key for _, figures in rows for key in figures)
     lines = tuple(
-        (LABELS.get(key, key), tuple(_cell(figures, key) for _, figures in rows))
-        for key in named
+        (label(key), tuple(_cell(figures, key) for _, figures in rows))
+        for key in sorted(found, key=_place)
         if key not in _BESIDE
     )
     return Table(tuple(name for name, _ in rows), lines, has_mean=False)
@@ -132,15 +132,28 @@ def seeds_table(results: Mapping[str, Any]) -> Table | None:
 
 
 def reasons(results: Mapping[str, Any]) -> list[str]:
-    """A sentence for every reason why figures do not exist, naming them."""
+    """A sentence for every reason why figures do not exist, naming them, and notes."""
     concerned: dict[tuple[str, str], list[str]] = {}
     for category, figures in results["categories"].items():
         for key, reason in figures.get("reasons", {}).items():
-            concerned.setdefault((category, reason), []).append(LABELS.get(key, key))
+            concerned.setdefault((category, reason), []).append(label(key))
     return [
-        f"{category}: {reason}, so there is no {_listed(names)}."
-        for (category, reason), names in concerned.items()
+        *(
+            f"{category}: {reason}, so there is no {_listed(names)}."
+            for (category, reason), names in concerned.items()
+        ),
+        *(
+            f"{category}: {note}."
+            for category, figures in results["categories"].items()
+            for note in figures.get("notes", ())
+        ),
     ]
+
+
+def label(key: str) -> str:
+    """What a table calls a figure; a kind apart has its name behind."""
+    name, _, kind = key.rpartition("_")
+    return LABELS.get(key) or (f"{LABELS[name]} {kind}" if name in LABELS else key)
 
 
 def percent(value: float | None) -> str:
@@ -163,6 +176,13 @@ def _published(results: Mapping[str, Any], complete: bool) -> list[Mapping[str, 
     keys = set.intersection(*(set(row) for row in rows))
     mean = {key: sum(row[key] for row in rows) / len(rows) for key in keys}
     return [*rows, paper["mean"] if complete else mean]
+
+
+def _place(key: str) -> tuple[int, bool]:
+    """Where a figure stands among all: those of kinds behind their mean."""
+    base = key if key in LABELS else key.rpartition("_")[0]
+    order = list(LABELS)
+    return order.index(base) if base in LABELS else len(order), key != base
 
 
 def _listed(names: list[str]) -> str:

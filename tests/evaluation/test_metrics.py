@@ -73,9 +73,10 @@ def test_spro_metrics_equal_mvtec_locos_script(index):
         [[channel > 0 for channel in channels] for channels in masks],
         [[saturation(channel) for channel in channels] for channels in masks],
     )
-    assert len(result) == 4
-    for key, value in result.items():
-        assert value == pytest.approx(reference[key], rel=2e-3), key
+    recorded = [key for key in result if key in reference]
+    assert len(recorded) == 4
+    for key in recorded:
+        assert result[key] == pytest.approx(reference[key], rel=2e-3), key
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -127,7 +128,7 @@ def test_metrics_are_none_where_one_kind_is_missing(defective):
     spro = metrics.spro_metrics(
         maps, [masks if defective else []], [[5.0] if defective else []]
     )
-    assert len(spro) == 4 and set(spro.values()) == {None}
+    assert len(spro) == 5 and set(spro.values()) == {None}
     image = metrics.image_metrics(np.array([defective] * 3), np.arange(3.0))
     assert len(image) == 3 and set(image.values()) == {None}
 

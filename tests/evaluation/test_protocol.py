@@ -5,27 +5,37 @@ import numpy as np
 import pytest
 
 from ast_jax import scoring
+from ast_jax.data.mvtec_loco import MVTecLOCO
 from ast_jax.data.parts import Entry, Part, Parts
 from ast_jax.ensemble import Ensemble, Scale, Scores, decision, upsampled
 from ast_jax.evaluation import protocol
 from ast_jax.evaluation.evaluate import mean_over_categories, summary
+from ast_jax.evaluation.metrics import spro_metrics
 from ast_jax.evaluation.published import published
 
 SIZE = (40, 60)
 
 
-def parts_of(defects: list[str], *, ground_truth: bool = True) -> Parts:
-    """Parts with a 12×12 defect in the upper left corner."""
+def parts_of(defects: list[str], *, without: tuple[str, ...] = ()) -> Parts:
+    """Parts with a 12×12 defect in the upper left corner, found in full at 50 px.
+
+    Args:
+      defects: "good" or a defect type each.
+      without: the defect types that have no ground truth.
+    """
     mask = np.zeros(SIZE, bool)
     mask[:12, :12] = True
     image = np.zeros((*SIZE, 3), np.uint8)
 
     def read(index: int) -> Part:
-        defective = (mask,) if ground_truth else None
-        masks = () if defects[index] == "good" else defective
-        return Part(f"test/{index}", defects[index], image, None, masks)
+        defect = defects[index]
+        masks = () if defect == "good" else None if defect in without else (mask,)
+        areas = (50.0,) * len(masks or ())
+        return Part(f"test/{index}", defect, image, None, masks, areas)
 
-    return Parts([Entry(f"test/{i}", d, {}) for i, d in enumerate(defects)], read)
+    digests = ({} if defect in without else {"masks": ""} for defect in defects)
+    entries = map(Entry, (f"test/{i}" for i in range(len(defects))), defects, digests)
+    return Parts(entries, read)
 
 
 def scores_of(values: list[float]) -> Scores:
@@ -33,7 +43,7 @@ def scores_of(values: list[float]) -> Scores:
     rng = np.random.default_rng(0)
     maps = rng.uniform(0, 0.1, (len(values), 5, 5)).astype(np.float32)
     maps[:, 0, 0] += np.array(values, np.float32)
-    high, mean = maps.max((1, 2)), maps.mean((1, 2))
+    high, mean = maps.max((1, 2), initial=0), maps.mean((1, 2))
     return Scores(maps, high, mean, high)
 
 
@@ -44,24 +54,76 @@ def test_perfect_scores_give_perfect_figures():
         assert figures[name] == 1.0
     assert figures["pixel_auroc"] > 0.98
     assert figures["pixel_auroc_192"] > 0.98
-    assert "reasons" not in figures
+    assert figures.keys().isdisjoint(("reasons", "notes"))
 
 
 @pytest.mark.parametrize(
-    ("defects", "ground_truth", "null", "reason"),
+    ("defects", "without", "reasons"),
     [
-        (["good", "good"], True, "image_auroc", "no defective image"),
-        (["cut", "cut"], True, "image_auroc", "no good image"),
-        (["good", "cut"], False, "pixel_auroc", "no ground truth"),
+        ([], (), {"image_auroc": "no test images", "au_pro_0.3": "no test images"}),
+        (["good"] * 2, (), {"image_ap": "no defective", "pixel_ap": "no defective"}),
+        (["cut"] * 2, (), {"image_auroc": "no good image"}),
+        (["good", "cut"], ("cut",), {"pixel_auroc": "have no ground truth"}),
+        (
+            ["cut", "cut"],
+            ("cut",),
+            {"image_auroc": "no good image", "pixel_auroc": "have no ground truth"},
+        ),
     ],
 )
 def test_a_metric_that_does_not_exist_is_null_with_its_reason(
-    defects, ground_truth, null, reason
+    defects, without, reasons
 ):
-    parts = parts_of(defects, ground_truth=ground_truth)
-    figures = protocol.figures(parts, scores_of([0, 5]))
-    assert figures[null] is None
-    assert reason in figures["reasons"][null]
+    parts = parts_of(defects, without=without)
+    figures = protocol.figures(parts, scores_of([0, 5][: len(defects)]))
+    null = {name for name, value in figures.items() if value is None}
+    assert figures["reasons"].keys() == null
+    for name, reason in reasons.items():
+        assert reason in figures["reasons"][name]
+
+
+def test_a_defect_type_without_ground_truth_is_left_out_and_named():
+    defects = ["good", "cut", "dent", "dent"]
+    figures = protocol.figures(
+        parts_of(defects, without=("dent",)), scores_of([1, 5, 0, 0])
+    )
+    assert figures["image_auroc"] < 1 and figures["pixel_auroc"] > 0.9
+    (note,) = figures["notes"]
+    assert "'dent' (test images: 2), which has no ground truth" in note
+
+
+LOCO = MVTecLOCO.KINDS
+
+
+def test_loco_measures_logical_and_structural_apart_and_then_their_mean():
+    """Good images score 1 and 3, logical ones 2 and 4, structural ones 5."""
+    defects = ["good", "logical_anomalies", "good", "logical_anomalies"]
+    defects.append("structural_anomalies")
+    parts, scores = parts_of(defects), scores_of([1, 2, 3, 4, 5])
+    figures = protocol.figures(parts, scores, LOCO)
+    assert figures["image_auroc_logical"] == 0.75
+    assert figures["image_auroc_structural"] == 1.0
+    assert figures["image_auroc"] == figures["image_auroc_max"] == 0.875
+    for kind, rows in (("logical", [0, 1, 2, 3]), ("structural", [0, 2, 4])):
+        maps = [protocol.map_at(scores.maps[row], SIZE) for row in rows]
+        masks = [parts[row].masks for row in rows]
+        areas = [parts[row].saturations for row in rows]
+        alone = spro_metrics(maps, masks, areas)
+        assert {k: figures[f"{k}_{kind}"] for k in alone} == alone
+    each = [figures[f"au_spro_0.05_{kind}"] for kind in LOCO]
+    assert each[0] != each[1]
+    assert figures["au_spro_0.05"] == pytest.approx(np.mean(each))
+
+
+def test_loco_without_one_kind_has_the_other_and_no_mean():
+    parts = parts_of(["good", "logical_anomalies"])
+    figures = protocol.figures(parts, scores_of([0, 5]), LOCO)
+    assert figures["image_auroc_logical"] == 1.0
+    assert figures["pixel_auroc"] > 0.98
+    for name in ("image_auroc", "image_auroc_structural", "au_spro_0.05"):
+        assert figures[name] is None
+        assert "no image of 'structural_anomalies'" in figures["reasons"][name]
+    assert "image_ap" not in figures["reasons"]
 
 
 def test_maps_reach_the_images_own_resolution():

@@ -98,7 +98,8 @@ def test_every_test_image_has_a_panel_and_every_curve_a_file(odd):
     for folder in ("b_w_i_caps_i_", "bagel"):
         files = made.run.directory / "report" / folder
         assert len(list((files / "images").glob("*.jpg"))) == 16
-        assert {path.stem for path in files.glob("*.svg")} == set(report.CURVES)
+        curves = {path.stem for path in files.glob("*.svg")}
+        assert curves == report.CURVES.keys() - {"held_out"}
 
 
 def test_results_md_has_the_table_and_the_decisions(odd):
@@ -133,6 +134,22 @@ def test_without_ground_truth_the_reason_stands_below_the_table(tmp_path):
 def test_one_kind_of_test_images_gives_a_page_without_roc(tmp_path, kind):
     page = write(made_up_run(tmp_path, defects=(kind,)))
     assert "ROC" not in page.text and "Image scores" in page.text
+
+
+def test_without_test_images_the_page_shows_the_calibration_and_says_so(tmp_path):
+    page = write(made_up_run(tmp_path, defects=()))
+    shown = " ".join(page.text)
+    assert "cable_gland: there are no test images, so there is no Image AUROC" in shown
+    assert "nothing is known about recall or false alarms" in shown
+    assert "from 19 held-out good images" in shown
+    assert "Image scores of the held-out good images" in shown
+    assert "Loss" not in page.text and "Sort" not in page.text
+
+
+def test_what_pixel_metrics_leave_out_is_said_below_the_table(tmp_path):
+    made = made_up_run(tmp_path, each=2)
+    made.results["categories"]["cable_gland"]["notes"] = ["something is left out"]
+    assert "cable_gland: something is left out." in write(made).text
 
 
 def test_a_large_test_set_is_shown_in_part_and_that_is_said(tmp_path, monkeypatch):

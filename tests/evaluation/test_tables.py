@@ -85,7 +85,12 @@ def test_loco_shows_logical_and_structural_apart():
     keys = ["image_auroc", "image_auroc_logical", "image_auroc_structural"]
     figures = dict.fromkeys([*keys, "au_spro_0.05"], 0.5)
     table = tables.main_table(tree({"a": figures}), complete=True)
-    assert table.head[:4] == tuple(tables.LABELS[key] for key in figures)
+    assert table.head[:4] == tuple(map(tables.label, figures))
+    full = tables.full_table(tree({"a": figures | {"au_spro_1.0_logical": 0.5}}))
+    assert [name for name, _ in full.rows] == [
+        *("Image AUROC", "Image AUROC logical", "Image AUROC structural"),
+        *("AU-sPRO 100 % logical", "AU-sPRO 5 %"),
+    ]
 
 
 @pytest.mark.parametrize("name", ["a|b", "*a*", "<i>a</i>", "a_b", "`a`", "[a](b)"])
