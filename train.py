@@ -1,6 +1,8 @@
 """Trains teacher and student on good parts, then evaluates; resumes what stands.
 
 python train.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+With `variants` in the configuration (configs/ablation.py) each is a run of its own.
 """
 
 from absl import flags
@@ -17,11 +19,15 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main() -> None:
     """Trains and evaluates."""
+    from ast_jax.ablation import ablate
     from ast_jax.evaluation.evaluate import evaluate
     from ast_jax.training.train import train
 
-    run = train(cli.plain(_CONFIG.value), _WORKDIR.value)
-    evaluate(run)
+    config = cli.plain(_CONFIG.value)
+    if "variants" in config:
+        ablate(config, _WORKDIR.value)
+    else:
+        evaluate(train(config, _WORKDIR.value))
 
 
 if __name__ == "__main__":

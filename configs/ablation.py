@@ -1,0 +1,36 @@
+"""The paper's ablation: teacher alone, symmetric and asymmetric pair, and their parts.
+
+python train.py --config=configs/ablation.py --workdir=runs/ablation \\
+    --config.dataset.root=/data/mvtec_3d_ad --config.dataset.categories="('bagel',)"
+
+Trains every variant as an ordinary run in DIR/<variant>, then prints a table, which
+stands in DIR/ablation.md and .json too; a teacher that several share is trained once.
+`:small` is for a laptop; `:synthetic` takes the quickstart's parts and settings. Other
+variants: --config.variants="(('wide', {'student.width': 256}),)".
+"""
+
+from ml_collections import ConfigDict
+
+from ast_jax.config import default
+from configs import quickstart
+
+VARIANTS = (
+    ("asymmetric", {}),  # the first's teacher is the table's "teacher alone"
+    ("symmetric", {"student.kind": "flow"}),
+    ("no_encoding", {"teacher.positional_encoding": False}),
+    *((f"blocks_{n}", {"student.blocks": n}) for n in (1, 2, 8)),  # 4 is the default
+)
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """MVTec 3D-AD's settings and the variants; choices: "small", "synthetic"."""
+    config = default()
+    if variant == "small":
+        config.student.width = 128
+        config.teacher.epochs = config.student.epochs = 24
+    elif variant == "synthetic":
+        config = quickstart.get_config()
+    elif variant:
+        raise ValueError(f"unknown variant {variant!r}; there are small and synthetic")
+    config.variants = VARIANTS
+    return config

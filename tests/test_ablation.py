@@ -1,0 +1,197 @@
+"""An ablation is a folder of ordinary runs that share what they may, and a table."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import layouts
+import numpy as np
+import pytest
+
+from ast_jax import ablation
+from ast_jax.ablation import Row, ablate, median_seconds, table, variants
+from ast_jax.config import default, validate
+from ast_jax.errors import UserError
+from ast_jax.evaluation.evaluate import evaluate
+from ast_jax.evaluation.tables import DASH
+from ast_jax.pair import load_pair
+from ast_jax.run import Run
+from ast_jax.training.train import train
+from configs import ablation as configuration
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+VARIANTS = (
+    ("asymmetric", {}),
+    ("symmetric", {"student.kind": "flow"}),
+    ("no_encoding", {"teacher.positional_encoding": False}),
+)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """Tiny networks on a stand-in of MVTec 3D-AD, in three variants."""
+    tmp_path = tmp_path_factory.mktemp("data")
+    root = layouts.mvtec_3d_ad(tmp_path / "data", "bagel", train=8, validation=0)
+    config = default()
+    config.dataset.update(name="mvtec_3d_ad", root=str(root), image_size=64)
+    config.dataset.data_dir = str(tmp_path / "cache")
+    config.mode = "3d"
+    config.teacher.update(blocks=2, hidden=4, epochs=2)
+    config.student.update(blocks=1, width=8, epochs=2)
+    config.variants = VARIANTS
+    return config
+
+
+@pytest.fixture(scope="module")
+def ablated(config, tmp_path_factory, quick_compilation):
+    """The ablation's folder and rows."""
+    directory = tmp_path_factory.mktemp("ablation")
+    return directory, ablate(config, directory)
+
+
+def parameters(directory, network):
+    """A trained network's leaves."""
+    pair = load_pair(Run.open(directory), "bagel", 0)
+    return jax.tree.leaves(pair.variables[network])
+
+
+def test_every_variant_is_an_ordinary_run(config, ablated):
+    directory, rows = ablated
+    for name, changes in VARIANTS:
+        run = Run.open(directory / name)
+        assert "variants" not in run.config
+        results = json.loads((run.directory / "results.json").read_text())
+        row = next(row for row in rows if row.name == name)
+        assert row.changes == changes
+        assert row.figures == results["mean"]
+    assert json.loads(json.dumps(evaluate(run))) == results
+
+
+def test_the_teacher_alone_is_the_first_variants(ablated):
+    directory, rows = ablated
+    results = json.loads((directory / "asymmetric" / "results.json").read_text())
+    assert rows[0].name == "teacher alone"
+    assert rows[0].figures == results["teacher"]["mean"]
+    size = sum(leaf.size for leaf in parameters(directory / "asymmetric", "teacher"))
+    assert rows[0].parameters == size
+
+
+def test_a_shared_teacher_gives_the_run_that_trains_its_own(config, ablated, tmp_path):
+    directory, _ = ablated
+    alone = train(variants(config)["symmetric"], tmp_path / "alone").directory
+    for network in ("teacher", "student"):
+        for shared, own in zip(
+            parameters(directory / "symmetric", network),
+            parameters(alone, network),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(shared, own)
+
+
+def test_a_teacher_is_trained_once_and_another_one_anew(ablated):
+    directory, _ = ablated
+
+    def curve(name):
+        path = directory / name / "bagel" / "seed_0" / "metrics.jsonl"
+        rows = map(json.loads, path.read_text().splitlines())
+        return [row for row in rows if row["stage"] == "teacher"]
+
+    assert curve("symmetric") == curve("asymmetric")
+    assert len(curve("no_encoding")) == 2
+    assert curve("no_encoding")[1]["loss"] != curve("asymmetric")[1]["loss"]
+
+
+def test_going_on_trains_nothing_again(config, ablated, tmp_path):
+    directory, rows = ablated
+    some = config.copy_and_resolve_references()
+    some.variants = VARIANTS[:2]
+    copied = Path(shutil.copytree(directory, tmp_path / "ablation"))
+    logs = {path: path.read_text() for path in copied.rglob("metrics.jsonl")}
+    again = ablate(some, copied)
+    assert {path: path.read_text() for path in logs} == logs
+    assert [row.figures for row in again] == [row.figures for row in rows[:3]]
+
+
+def test_the_table_stands_with_times_for_both_batches(ablated):
+    directory, rows = ablated
+    tree = json.loads((directory / "ablation.json").read_text())
+    assert [row["name"] for row in tree["rows"]] == [row.name for row in rows]
+    assert all(row["milliseconds"].keys() == {"1", "8"} for row in tree["rows"])
+    assert all(min(row.milliseconds.values()) > 0 for row in rows)
+    text = (directory / "ablation.md").read_text()
+    assert table(rows).markdown() in text
+    assert "student.kind=flow" in text
+    assert f"jax: {jax.__version__}" in text
+
+
+def test_another_configuration_gets_no_teacher(config, ablated, tmp_path):
+    directory, _ = ablated
+    changed = variants(config)["asymmetric"]
+    changed.train.seeds = (1,)
+    twin = Run.open(directory / "asymmetric")
+    ablation.share_teachers(changed, tmp_path / "run", [twin])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mistake_is_told_before_anything_is_written(config, tmp_path):
+    changed = config.copy_and_resolve_references()
+    changed.dataset.root = "/nowhere"
+    with pytest.raises(UserError, match="/nowhere"):
+        ablate(changed, tmp_path / "ablation")
+    assert not (tmp_path / "ablation").exists()
+
+
+def test_several_seeds_show_mean_and_deviation():
+    figures = {"image_auroc": 0.758, "std": {"image_auroc": 0.0147}}
+    row = Row("blocks_8", {"student.blocks": 8}, figures, 1_234_567, {1: 12.345})
+    (name, cells), head = table([row]).rows[0], table([row]).head
+    shown = dict(zip(head, (cell.text for cell in cells), strict=True))
+    assert name == "blocks_8"
+    assert shown["Image AUROC"] == "75.8 ± 1.5"
+    assert shown["AU-PRO 30 %"] == DASH
+    assert shown["Parameters, million"] == "1.23"
+    assert shown["ms an image, batch 1"] == "12.3"
+
+
+def test_calls_take_turns_after_a_first_one_each(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(ablation.time, "perf_counter", lambda: float(next(clock)))
+    called = []
+    calls = {name: lambda name=name: called.append(name) for name in "ab"}
+    assert median_seconds(calls, 3) == {"a": 1.0, "b": 1.0}
+    assert "".join(called) == "ab" + "ababab"
+
+
+@pytest.mark.parametrize("variant", ["", "small", "synthetic"])
+def test_the_configurations_variants_are_valid(variant):
+    config = configuration.get_config(variant)
+    found = variants(config)
+    assert list(found)[:3] == ["asymmetric", "symmetric", "no_encoding"]
+    assert found["symmetric"].student.kind == "flow"
+    assert found["blocks_8"].student.blocks == 8
+    del config.variants
+    assert found["asymmetric"] == config
+    validate(config)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ((("a", {"student.widht": 3}),), r"'a'.*widht"),
+        ((("a", {"student.width": "x"}),), r"'x'.*width|width.*x is of original type"),
+        ((("a", {"student.width": 0}),), r"student.width must be at least 1"),
+        ((("a", {}), ("a", {"mode": "3d"})), r"'a' must be a folder's name.*once"),
+        ((("../a", {}),), r"'../a' must be a folder's name"),
+        (("a",), r"variants: 'a'"),
+        ((3,), r"variants: 3"),
+        ((), "at least one"),
+    ],
+)
+def test_a_mistaken_variant_is_named_in_a_line(pairs, message):
+    config = default()
+    config.variants = pairs
+    with pytest.raises(UserError, match=message) as error:
+        variants(config)
+    assert "\n" not in str(error.value)
