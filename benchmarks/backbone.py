@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-from benchmarks.common import ROOF_FLOPS, Rival, alternate, report, serve
+from benchmarks.common import Rival, Timing, compare, report, serve
 
 LAYOUTS = ("contiguous", "channels_last")
 STAGE = 5
@@ -44,14 +44,15 @@ def main(_: list[str]) -> None:
     batch, rounds = (1, 3) if _QUICK.value else (_BATCH.value, 5)
     with tempfile.TemporaryDirectory() as folder:
         flops = describe(Path(folder), batch)
-        timings, peaks = compare(Path(folder), rounds)
-    times = {name: float(np.median(seconds)) for name, seconds in timings.items()}
-    torch = min(LAYOUTS, key=times.get)
-    ours_s, torch_s = times["ours"] / batch, times[torch] / batch
-    roof = ROOF_FLOPS / times["roof"]
+        timings, roof = run_rivals(Path(folder), rounds)
+    torch = min(LAYOUTS, key=lambda layout: timings[layout].median_s["call"])
+    ours_s, torch_s = (
+        timings[name].median_s["call"] / batch for name in ("ours", torch)
+    )
     print(f"{_MODEL.value}, batch {batch}, {_SIZE.value} px, {flops / 1e9:.1f} GFLOP")
     for name in ("ours", *LAYOUTS):
-        print(f"  {name}: {batch / times[name]:.2f} images/s, {peaks[name]:.0f} MB")
+        rate = batch / timings[name].median_s["call"]
+        print(f"  {name}: {rate:.2f} images/s, {timings[name].peak_mb:.0f} MB")
     print(f"  matrix product: {roof / 1e9:.0f} GFLOP/s")
     report(
         {
@@ -59,8 +60,9 @@ def main(_: list[str]) -> None:
             "torch_s": torch_s,
             "ratio": torch_s / ours_s,
             "roof_share": flops / ours_s / roof,
-            "peak_mb": peaks["ours"],
-            "torch_peak_mb": peaks[torch],
+            "compile_s": timings["ours"].compile_s["call"],
+            "peak_mb": timings["ours"].peak_mb,
+            "torch_peak_mb": timings[torch].peak_mb,
             "torch_layout": torch,
             "batch": batch,
             "quick": _QUICK.value,
@@ -109,29 +111,26 @@ def count_flops(net, size: int) -> float:
     return float(total)
 
 
-def compare(
-    folder: Path, rounds: int
-) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Timings and peak memory (MB) of the rivals, whose features must agree."""
+def run_rivals(folder: Path, rounds: int) -> tuple[dict[str, Timing], float]:
+    """What was seen of the rivals, whose features must agree, and the roof's FLOP/s."""
     own = ("--serve", str(folder), "--model", _MODEL.value, "--size", str(_SIZE.value))
     with (
         Rival("benchmarks.backbone", *own) as ours,
         Rival("benchmarks.torch_efficientnet", str(folder), "contiguous") as contiguous,
         Rival("benchmarks.torch_efficientnet", str(folder), "channels_last") as last,
-        Rival("benchmarks.common") as roof,
+        Rival("benchmarks.common", "float32") as roof,
     ):
-        rivals = {"ours": ours, "contiguous": contiguous, "channels_last": last}
         check_agreement(folder)
-        turns = {name: rival.seconds for name, rival in rivals.items()}
-        timings = alternate(turns | {"roof": roof.seconds}, rounds)
-        return timings, {name: rival.peak_mb for name, rival in rivals.items()}
+        rivals = {"ours": ours, "contiguous": contiguous, "channels_last": last}
+        timings = compare(rivals | {"roof": roof}, rounds)
+        return timings, roof.facts["flops"] / timings["roof"].median_s["call"]
 
 
 def check_agreement(folder: Path) -> None:
     """Ends the benchmark unless all have computed the same features."""
-    ours = np.load(folder / "ours.npy")
+    ours = np.load(folder / "ours.npz")["call"]
     for layout in LAYOUTS:
-        difference = np.abs(ours - np.load(folder / f"{layout}.npy")).max()
+        difference = np.abs(ours - np.load(folder / f"{layout}.npz")["call"]).max()
         if not difference <= TOLERANCE * np.abs(ours).max():
             raise SystemExit(f"features differ from PyTorch's by up to {difference}")
 
@@ -157,8 +156,7 @@ def serve_ours(folder: Path) -> None:
     apply, variables = jax.jit(backbone.apply), jax.device_put(backbone.variables)
     del backbone  # and with it the arrays on the host
     images = np.load(folder / "images.npy")
-    np.save(folder / "ours.npy", apply(variables, images))
-    serve(lambda: apply(variables, images).block_until_ready())
+    serve(lambda: np.asarray(apply(variables, images)), keep=folder / "ours.npz")
 
 
 if __name__ == "__main__":

@@ -5,34 +5,20 @@ its process, so that its peak memory is its own, and only when asked, so that se
 them see the same machine: `alternate` asks them in turn, round after round.
 """
 
+import dataclasses
+import functools
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-ROOF_SIDE = 2048
-
-
-def serve(function: Callable[[], Any]) -> None:
-    """Calls `function` whenever a line comes in and answers with what it took.
-
-    `function` returns when its result is there; its first call (compilation, caches)
-    is made before the first question.
-    """
-    answers = sys.stdout
-    sys.stdout = sys.stderr  # libraries' chatter is no answer
-    function()
-    print("ready", file=answers, flush=True)
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        function()
-        taken = {"seconds": time.perf_counter() - start, "peak_mb": peak_mb()}
-        print(json.dumps(taken), file=answers, flush=True)
+Function = Callable[[], Any]
 
 
 def peak_mb() -> float:
@@ -43,24 +29,81 @@ def peak_mb() -> float:
     return int(line.split()[1]) * 1024 / 1e6
 
 
+def serve(
+    functions: Function | Mapping[str, Function],
+    *,
+    keep: Path | None = None,
+    kept: int = 1,
+    warm_up: Function | None = None,
+    memory_mb: Callable[[], float] = peak_mb,
+    **facts: Any,
+) -> None:
+    """Calls the function whose name comes in as a line; answers with what it took.
+
+    Each is called at least twice before the first question; by how much the first of
+    these calls took longer is compilation, and what else is done once.
+
+    Args:
+      functions: by name, a single one as "call". Each returns when its result is there.
+      keep: an .npz file for the results of the first calls, stacked, by name.
+      kept: how many calls.
+      warm_up: what is called first in place of each, where a call takes long.
+      memory_mb: the process's, or the accelerator's, peak memory.
+      facts: what the starter is told about this rival.
+    """
+    functions = {"call": functions} if callable(functions) else functions
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # libraries' chatter is no answer
+    compile_s, results = {}, {}
+    for name, function in functions.items():
+        calls = [timed(warm_up or function) for _ in range(max(kept, 2))]
+        seconds = [seconds for seconds, _ in calls]
+        compile_s[name] = max(0.0, seconds[0] - min(seconds[1:]))
+        results[name] = np.stack([result for _, result in calls[:kept]])
+    if keep:
+        np.savez(keep, **results)
+    print(json.dumps({"compile_s": compile_s, **facts}), file=answers, flush=True)
+    for line in sys.stdin:
+        seconds, _ = timed(functions[line.strip()])
+        taken = {"seconds": seconds, "peak_mb": memory_mb()}
+        print(json.dumps(taken), file=answers, flush=True)
+
+
+def timed(function: Function) -> tuple[float, Any]:
+    """Seconds of a call, which waits for its result, and that result."""
+    start = time.perf_counter()
+    result = function()
+    return time.perf_counter() - start, result
+
+
 class Rival:
-    """A module that serves, in its own process; a context manager."""
+    """A module that serves, in its own process; a context manager.
+
+    Attributes:
+      facts: what it said of itself, "compile_s" (by function) among it.
+      peak_mb: its peak memory at the last answer.
+    """
 
     def __init__(self, module: str, *arguments: str):
-        """Starts `python -m module arguments…` and waits for its first call."""
+        """Starts `python -m module arguments…` and waits for its first calls."""
         self.peak_mb = 0.0
+        # JAX would take three quarters of a GPU, which the rivals share.
+        shared = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env=shared | os.environ,
         )
-        if self._process.stdout.readline() != "ready\n":
+        line = self._process.stdout.readline()
+        if not line:
             raise SystemExit(f"{module} {' '.join(arguments)} did not start")
+        self.facts = json.loads(line)
 
-    def seconds(self) -> float:
+    def seconds(self, name: str = "call") -> float:
         """Wall-clock time of one call, in the rival's process."""
-        self._process.stdin.write("\n")
+        self._process.stdin.write(f"{name}\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         self.peak_mb = answer["peak_mb"]
@@ -76,8 +119,8 @@ class Rival:
 
 
 def alternate(
-    candidates: Mapping[str, Callable[[], float]], rounds: int
-) -> dict[str, list[float]]:
+    candidates: Mapping[Hashable, Callable[[], float]], rounds: int
+) -> dict[Hashable, list[float]]:
     """`rounds` timings in seconds of each, taken in turn.
 
     A candidate returns the seconds of one call, as `Rival.seconds` does.
@@ -89,29 +132,58 @@ def alternate(
     return timings
 
 
-def timed(function: Callable[[], Any]) -> Callable[[], float]:
-    """A candidate of `alternate` in this process; `function` waits for its result."""
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """What was seen of a rival.
 
-    def seconds() -> float:
-        start = time.perf_counter()
-        function()
-        return time.perf_counter() - start
+    Attributes:
+      median_s: of each of its functions, by name.
+      best_s: likewise; other people's work on the machine touches it less.
+      compile_s: by how much each one's first call took longer.
+      peak_mb: peak memory.
+    """
 
-    return seconds
+    median_s: dict[str, float]
+    best_s: dict[str, float]
+    compile_s: dict[str, float]
+    peak_mb: float
 
 
-def matrix_product() -> None:
-    """Serves a float32 matrix product of `ROOF_FLOPS`: the machine's roof, by JAX."""
+def compare(rivals: Mapping[str, Rival], rounds: int) -> dict[str, Timing]:
+    """Calls all of the rivals' functions in turn, `rounds` times."""
+    turns = {
+        (name, function): functools.partial(rival.seconds, function)
+        for name, rival in rivals.items()
+        for function in rival.facts["compile_s"]
+    }
+    timings = alternate(turns, rounds)
+    found = {}
+    for name, rival in rivals.items():
+        compile_s = rival.facts["compile_s"]
+        median_s = {key: float(np.median(timings[name, key])) for key in compile_s}
+        best_s = {key: min(timings[name, key]) for key in compile_s}
+        found[name] = Timing(median_s, best_s, compile_s, rival.peak_mb)
+    return found
+
+
+def matrix_product(dtype: str) -> None:
+    """Serves a matrix product, by JAX: the roof of what this machine computes.
+
+    Its "flops" is a fact. bfloat16 factors are accumulated in float32.
+    """
     import jax
     import jax.numpy as jnp
 
+    # Milliseconds on either, so that the call itself does not count.
+    side = 2048 if jax.default_backend() == "cpu" else 8192
     rng = np.random.default_rng(0)
-    a = jnp.array(rng.normal(size=(ROOF_SIDE, ROOF_SIDE)), jnp.float32)
-    product = jax.jit(jnp.matmul)
-    serve(lambda: product(a, a).block_until_ready())
+    a = jnp.array(rng.normal(size=(side, side)), dtype)
 
+    @jax.jit
+    def product(a: jax.Array) -> jax.Array:
+        return jnp.matmul(a, a, preferred_element_type=jnp.float32)
 
-ROOF_FLOPS = 2 * ROOF_SIDE**3
+    serve(lambda: product(a).block_until_ready(), flops=2 * side**3)
 
 
 def report(results: Mapping[str, Any]) -> None:
@@ -124,4 +196,4 @@ def report(results: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    matrix_product()
+    matrix_product(sys.argv[1])

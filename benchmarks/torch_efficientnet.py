@@ -82,11 +82,10 @@ def main(folder: Path, layout: str) -> None:
     model = TorchEfficientNet(net, tensors)
 
     @torch.inference_mode()
-    def run() -> torch.Tensor:
-        return model((images / 255 - mean) / std)
+    def run() -> np.ndarray:
+        return model((images / 255 - mean) / std).permute(0, 2, 3, 1).numpy()
 
-    np.save(folder / f"{layout}.npy", run().permute(0, 2, 3, 1).numpy())
-    serve(run)
+    serve(run, keep=folder / f"{layout}.npz")
 
 
 if __name__ == "__main__":

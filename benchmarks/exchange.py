@@ -1,0 +1,26 @@
+"""Our variables under PyTorch's names: both sides start from the same weights."""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+
+def torch_state(variables: Mapping[str, Mapping]) -> dict[str, np.ndarray]:
+    """A state dict for `torch_ast`'s networks of Flax's collections, kernels OIHW."""
+    state = {}
+    for (_, *path, leaf), value in flatten_dict(variables).items():
+        modules = [re.sub(r"^(f1|f2|block)_?(\d+)$", r"\1.\2", name) for name in path]
+        array = np.asarray(value)
+        if leaf == "kernel":
+            array = np.ascontiguousarray(array.transpose(3, 2, 0, 1))
+        state[".".join([*modules, _LEAVES.get(leaf, leaf)])] = array
+    return state

@@ -1,0 +1,194 @@
+"""Our networks beside PyTorch's: the same random features, weights and work for both.
+
+A benchmark describes a `Job`; `benchmarks.ast_rival` and `benchmarks.torch_rival` (in
+both memory formats, of which the faster counts) do it in processes of their own, must
+agree, and then take turns with a matrix product. Nothing here needs JAX or PyTorch.
+"""
+
+import contextlib
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from absl import flags
+
+from benchmarks.common import Rival, Timing, compare
+
+LAYOUTS = ("contiguous", "channels_last")
+TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}  # of the largest value
+_RGB_CHANNELS, _DEPTH_CHANNELS = 304, 64
+_QUICK_WIDTH = 256
+
+QUICK = flags.DEFINE_bool("quick", False, "Small sizes, for 60 s on 2 cores.")
+WIDTH = flags.DEFINE_integer("width", 1024, "The student's; 256 with --quick.")
+DTYPE = flags.DEFINE_enum(
+    "dtype", "float32", list(TOLERANCE), "PyTorch computes bfloat16 by autocast."
+)
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Calls of each; 3 with --quick.")
+_LAYOUT = flags.DEFINE_multi_enum(
+    "layout", LAYOUTS, LAYOUTS, "PyTorch's memory formats to try."
+)
+_COMPILE = flags.DEFINE_bool(
+    "torch_compile", False, "torch.compile PyTorch's networks."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What both sides do; sizes are the paper's.
+
+    Attributes:
+      task: "teacher_step", "student_step", "training" or "scoring".
+      samples: random feature maps.
+      batch: maps a step.
+      steps: train steps a call.
+      epochs: of each network, in `training`.
+      batches: maps a call, of each of `scoring`'s calls.
+      torch_compile: whether PyTorch's networks are compiled.
+    """
+
+    task: str
+    samples: int
+    batch: int = 8
+    steps: int = 1
+    epochs: int = 0
+    batches: tuple[int, ...] = ()
+    side: int = 24
+    channels: int = _RGB_CHANNELS + _DEPTH_CHANNELS
+    depth_channels: int = _DEPTH_CHANNELS
+    hidden: int = 64
+    width: int = 1024
+    dtype: str = "float32"
+    torch_compile: bool = False
+
+    @classmethod
+    def of_flags(cls, task: str, samples: int, **fields: Any) -> "Job":
+        """With width, dtype and torch.compile as the flags say."""
+        return cls(
+            task,
+            samples,
+            width=_QUICK_WIDTH if QUICK.value else WIDTH.value,
+            dtype=DTYPE.value,
+            torch_compile=_COMPILE.value,
+            **fields,
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Reads what `save` wrote."""
+        return cls(**json.loads((folder / "job.json").read_text()))
+
+    def save(self, folder: Path) -> None:
+        """Writes the job, random features, and a target for the student."""
+        (folder / "job.json").write_text(json.dumps(dataclasses.asdict(self)))
+        rng = np.random.default_rng(0)
+        shape = (self.samples, self.side, self.side, self.channels)
+        np.save(folder / "x.npy", rng.standard_normal(shape, np.float32))
+        np.save(folder / "foreground.npy", rng.random(shape[:3], np.float32))
+        if self.task == "student_step":
+            np.save(folder / "target.npy", rng.standard_normal(shape, np.float32))
+
+    def forward_flops(self) -> dict[str, float]:
+        """Of each network, an image: two a multiplication and addition.
+
+        Convolutions only, and without the positional encoding's share, which is the
+        same for every image.
+        """
+        c, hidden, width = self.channels, self.hidden, self.width
+        first, second = c // 2, c - c // 2
+        # Each half of the channels conditions the other's scale and shift.
+        of_kernel = (first + second) * hidden + hidden * 2 * (first + second)
+        teacher = (3 * 3**2 + 5**2) * of_kernel
+        student = 3**2 * (c * width + 8 * width**2 + width * c)
+        multiplications = {"teacher": teacher, "student": student}
+        return {key: 2.0 * self.side**2 * n for key, n in multiplications.items()}
+
+    def step_flops(self) -> dict[str, float]:
+        """Of a training step of each, an image: three times the forward pass.
+
+        Less the gradients to the input, of which none is needed.
+        """
+        c, of_kernel = self.channels, 2.0 * self.side**2 * 3**2
+        none = {"teacher": (c - c // 2) * self.hidden, "student": c * self.width}
+        forward = self.forward_flops()
+        return {key: 3 * forward[key] - of_kernel * none[key] for key in forward}
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What was seen of all rivals, by name; `roof` in FLOP/s."""
+
+    timings: dict[str, Timing]
+    roof: float
+
+    def figures(self, call: str = "call", *, units: int, flops: float) -> dict:
+        """The JSON's figures of one of the calls.
+
+        Args:
+          call: its name.
+          units: what a call does, in the unit (step, image) that seconds are given for.
+          flops: useful FLOPs a unit.
+        """
+        ours = self.timings["ours"]
+        layouts = [layout for layout in LAYOUTS if layout in self.timings]
+        layout = min(layouts, key=lambda name: self.timings[name].median_s[call])
+        theirs = self.timings[layout]
+        ours_s, torch_s = ours.median_s[call] / units, theirs.median_s[call] / units
+        return {
+            "ours_s": ours_s,
+            "torch_s": torch_s,
+            "ratio": torch_s / ours_s,
+            "best_ratio": theirs.best_s[call] / ours.best_s[call],
+            "roof_share": flops / ours_s / self.roof,
+            "roof_gflops": self.roof / 1e9,
+            "compile_s": ours.compile_s[call],
+            "peak_mb": ours.peak_mb,
+            "torch_peak_mb": theirs.peak_mb,
+            "torch_layout": layout,
+        }
+
+
+def run(job: Job) -> Outcome:
+    """Lets all rivals do the job, in turn.
+
+    Raises:
+      SystemExit: a rival does not start, or computes something else than ours.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        job.save(folder)
+
+        def start(module: str, *arguments: str) -> Rival:
+            return stack.enter_context(Rival(f"benchmarks.{module}", *arguments))
+
+        # Ours first: it writes the weights with which PyTorch starts too.
+        rivals = {"ours": start("ast_rival", str(folder))}
+        for layout in dict.fromkeys(_LAYOUT.value):
+            rivals[layout] = start("torch_rival", str(folder), layout)
+            check_agreement(folder, layout, TOLERANCE[job.dtype])
+        rivals["roof"] = start("common", job.dtype)
+        timings = compare(rivals, 3 if QUICK.value else ROUNDS.value)
+        for name, timing in timings.items():
+            each = ", ".join(f"{call} {s:.4g} s" for call, s in timing.median_s.items())
+            print(f"  {name}: {each}; {timing.peak_mb:.0f} MB")
+        flops = rivals["roof"].facts["flops"]
+        return Outcome(timings, flops / timings["roof"].median_s["call"])
+
+
+def settings(job: Job) -> dict[str, Any]:
+    """What the JSON says of the job."""
+    return {"dtype": job.dtype, "width": job.width, "quick": QUICK.value}
+
+
+def check_agreement(folder: Path, layout: str, tolerance: float) -> None:
+    """Ends the benchmark unless PyTorch's losses or scores are ours."""
+    with np.load(folder / "ours.npz") as ours, np.load(folder / f"{layout}.npz") as its:
+        for call, expected in ours.items():
+            difference = np.abs(its[call] - expected).max()
+            if not difference <= tolerance * np.abs(expected).max():
+                raise SystemExit(
+                    f"{layout}, {call}: differs from ours by up to {difference}"
+                )
