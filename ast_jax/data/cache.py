@@ -112,7 +112,6 @@ def fetch(
         on from the last complete block.
     """
     folder = directory / entry.name
-    folder = directory / entry.name
     array = _opened(folder, entry)  # needs no lock and so no right to write
     if array is None:
         with _locked(directory, entry):
