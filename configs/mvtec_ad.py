@@ -3,7 +3,8 @@
 python train.py --config=configs/mvtec_ad.py --workdir=runs/mvtec_ad \\
     --config.dataset.root=/data/mvtec_ad
 
-Mean image AUROC in the paper: 99.2 %. `:small` is for a laptop.
+In the paper: mean image AUROC 99.2 %, pixel AUROC 95.0 %. These networks have not been
+timed; `:small` is for a laptop.
 """
 
 from ml_collections import ConfigDict

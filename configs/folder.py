@@ -1,0 +1,32 @@
+"""Your own parts: a folder of good images, RGB alone or with depth.
+
+python train.py --config=configs/folder.py --workdir=runs/bolts \\
+    --config.dataset.root=/data/bolts                   # --config.mode=rgb3d with depth
+
+The folder holds `good/`, and maybe `test/KIND/` and `masks/KIND/`; docs/data.md has the
+layouts. Of the good images a fifth is held out to calibrate the threshold. For the 5 %
+of false alarms asked for here it takes 19 of them, so 95 good images in all; for 1 %
+(--config.calibration.alpha=0.01) 99 and 495. With fewer the smallest rate that can be
+guaranteed is used, and said.
+
+`:small` is for a laptop.
+"""
+
+from ml_collections import ConfigDict
+
+from ast_jax.config import default
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """RGB, the networks of the authors' code, a fifth held out; variant: "small"."""
+    config = default()
+    config.dataset.name = "folder"
+    config.mode = "rgb"
+    config.calibration.alpha = 0.05
+    config.calibration.fraction = 0.2
+    if variant == "small":
+        config.student.width = 128
+        config.teacher.epochs = config.student.epochs = 24
+    elif variant:
+        raise ValueError(f"unknown variant {variant!r}; there is small")
+    return config

@@ -1,0 +1,66 @@
+"""Every file in configs/: its values, its variants and what its docstring promises."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ast_jax import data
+from ast_jax.config import default, flatten, validate
+
+BENCHMARKS = ("mvtec_ad", "mvtec_3d_ad", "visa", "mvtec_loco", "folder")
+
+
+@pytest.mark.parametrize("variant", ["", "small"])
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_is_a_valid_configuration_of_its_data_set(name, variant):
+    module = importlib.import_module(f"configs.{name}")
+    config = module.get_config(variant)
+    validate(config)
+    assert config.dataset.name == name
+    assert flatten(config.to_dict()).keys() == flatten(default().to_dict()).keys()
+    assert config.mode == "rgb" or data.builder_class(name).HAS_DEPTH
+    assert config.calibration.fraction == (0.2 if name == "folder" else 0.0)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_the_docstring_has_the_command_and_the_laptops_variant(name):
+    text = importlib.import_module(f"configs.{name}").__doc__
+    assert f"python train.py --config=configs/{name}.py --workdir=runs/" in text
+    assert "--config.dataset.root=" in text and ":small" in text
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_small_has_a_narrow_student_and_few_epochs(name):
+    config = importlib.import_module(f"configs.{name}").get_config("small")
+    assert config.student.width <= 128 and config.teacher.hidden <= 64
+    assert max(config.teacher.epochs, config.student.epochs) <= 24
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_an_unknown_variant_is_refused_with_those_there_are(name):
+    with pytest.raises(ValueError, match=r"unknown variant 'huge'; there .* small"):
+        importlib.import_module(f"configs.{name}").get_config("huge")
+
+
+@pytest.mark.parametrize("name", ["mvtec_ad", "visa", "mvtec_loco"])
+def test_rgb_benchmarks_have_the_papers_settings_for_mvtec_ad(name):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    assert (config.teacher.hidden, config.teacher.clamp) == (1024, 3.0)
+    assert config.teacher.epochs == config.student.epochs == 240
+
+
+def test_the_command_refuses_an_unknown_variant_in_one_line(tmp_path):
+    command = ["train.py", "--config=configs/visa.py:huge", f"--workdir={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ") and line.endswith("'huge'; there is small")
