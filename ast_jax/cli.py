@@ -49,12 +49,18 @@ def _parse_flags(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
-        fail(str(error))
+        fail(_without_traceback(str(error)))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         fail(f"configuration: {_first_lines(error)}")
     except (OSError, ImportError) as error:
         fail(f"--config: {error}")
     raise AssertionError("unreachable")
+
+
+def _without_traceback(text: str) -> str:
+    """The first and the last line, between which ml_collections puts a traceback."""
+    first, *rest = text.strip().splitlines()
+    return f"{first} {rest[-1]}" if rest else first
 
 
 def _first_lines(error: Exception) -> str:
