@@ -224,10 +224,11 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         tfds.disable_progress_bar()  # its three bars tell less than the one here
         try:
             self.download_and_prepare()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the latter: array_record's writer
             if not self.data_path.exists():
+                reason = " ".join(str(error).split())
                 raise UserError(
-                    f"{self.data_dir}: prepared data cannot be written ({error}); "
+                    f"{self.data_dir}: prepared data cannot be written ({reason}); "
                     "choose another --config.dataset.data_dir"
                 ) from error
             self.info.read_from_directory(self.data_dir)
