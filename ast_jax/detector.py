@@ -8,7 +8,6 @@ metrics"). It is what `predict` runs and what an export writes.
 import dataclasses
 import functools
 import itertools
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,9 @@ from ast_jax.data import depth, given
 from ast_jax.data.decoding import resize_image
 from ast_jax.data.inputs import network_input
 from ast_jax.data.parts import Part
-from ast_jax.ensemble import Ensemble, Scale, decision
+from ast_jax.ensemble import Ensemble, decision
 from ast_jax.errors import UserError
+from ast_jax.evaluation import calibration_file
 from ast_jax.evaluation.calibration import Calibration
 from ast_jax.evaluation.panels import ColourScale
 from ast_jax.pair import pair_scores
@@ -42,6 +42,7 @@ from ast_jax.training.devices import DATA_AXIS, data_mesh, replicated, split_bat
 DetectorInputs = dict[str, Shaped[Array | np.ndarray, "b ..."]]
 Given = tuple[given.Source | Image.Image | None, given.Source | None]
 Prepared = tuple[Part, dict[str, np.ndarray]]
+BATCH_SIZE = 8
 _UNRELATED = 2.0
 """The score of two unrelated outputs of the variance 1 that the teacher learns."""
 
@@ -82,7 +83,7 @@ class Detector:
         category = _category(run, category)
         config = run.config
         side = run.read_inputs(category, config.train.seeds[0])["side"]
-        calibration, scales = _read_calibration(run, category)
+        calibration, scales = calibration_file.read(run, category)
         backbone = None
         if config.mode != "3d":
             size = config.dataset.image_size
@@ -216,7 +217,11 @@ class Detector:
         return result
 
     def predict_many(
-        self, parts: Iterable[Given], *, batch_size: int = 8, live: bool = False
+        self,
+        parts: Iterable[Given],
+        *,
+        batch_size: int = BATCH_SIZE,
+        live: bool = False,
     ) -> Iterator[Prediction | UserError]:
         """Scores a stream of parts, in their order; threads decode them ahead.
 
@@ -242,7 +247,7 @@ class Detector:
         for batch, outputs in started:
             yield from self._finished(batch, outputs)
 
-    def warm_up(self, batch_size: int, *, live: bool = False) -> None:
+    def warm_up(self, batch_size: int = BATCH_SIZE, *, live: bool = False) -> None:
         """Compiles what `predict_many` with these arguments is going to run."""
         for count in {self._rounded_up(n) for n in (batch_size, *([1] * live))}:
             jax.block_until_ready(self._run(self._zeros(count)))
@@ -323,28 +328,3 @@ def _category(run: Run, category: str | None) -> str:
             f"{run.directory}: name one of its categories: {', '.join(known) or 'none'}"
         )
     return category or known[0]
-
-
-def _read_calibration(
-    run: Run, category: str
-) -> tuple[Calibration | None, dict[int, dict[str, Scale]]]:
-    """What evaluation wrote: the calibration, and the seeds' scales."""
-    path = run.directory / category / "calibration.json"
-    try:
-        tree = json.loads(path.read_text())
-        calibration = tree["calibration"] and Calibration.from_dict(tree["calibration"])
-        scales = {
-            int(seed): {name: Scale(**scale) for name, scale in of.items()}
-            for seed, of in tree["scales"].items()
-        }
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path} is missing: the run was not evaluated; "
-            f"python evaluate.py --workdir={run.directory}"
-        ) from error
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise UserError(
-            f"{path}: damaged ({error!r}); "
-            f"python evaluate.py --workdir={run.directory} writes it again"
-        ) from error
-    return calibration, scales

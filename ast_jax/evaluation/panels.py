@@ -32,7 +32,7 @@ _COLOURS_OF_SCORES = matplotlib.colormaps["inferno"]
 _COLOURS_OF_DEPTH = matplotlib.colormaps["viridis"]
 _LEAST_RELIEF = 4e-3  # metres; a flat part is not stretched to show noise
 _MISSING = (42, 46, 54)  # pixels without depth
-_OUTLINE = (53, 224, 255)  # seen on photographs and on every score colour
+OUTLINE = (53, 224, 255)  # seen on photographs and on every score colour
 _QUALITY = 78
 _GAP, _LINE = 8, 20  # pixels around the pictures of a panel, and of a line of text
 
@@ -168,7 +168,7 @@ def _outline(mask: Bool[np.ndarray, "h w"]) -> Image.Image:
     thickness = max(1, round(max(mask.shape) / 130))
     line = ndimage.binary_dilation(mask, iterations=thickness) & ~mask
     picture = Image.fromarray(line.astype(np.uint8))
-    picture.putpalette([0, 0, 0, *_OUTLINE])
+    picture.putpalette([0, 0, 0, *OUTLINE])
     return picture
 
 
