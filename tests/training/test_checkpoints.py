@@ -2,7 +2,6 @@
 
 import errno
 import os
-import subprocess
 from pathlib import Path
 
 import jax
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from small_disk import mounted
 
 from ast_jax.errors import UserError
 from ast_jax.training import checkpoints
@@ -188,13 +188,8 @@ def test_a_failed_save_is_told_when_the_stage_ends(folder, monkeypatch):
 @pytest.fixture
 def small_disk(tmp_path):
     """A disk of 1 MB."""
-    if os.geteuid():
-        pytest.skip("only root mounts a small disk")
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(tmp_path)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("mounting is not allowed here")
-    yield tmp_path
-    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+    with mounted(tmp_path, "1m"):
+        yield tmp_path
 
 
 def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(small_disk, sharding):
