@@ -28,6 +28,7 @@ _AT_LEAST_ONE = (
     "student.epochs",
     "train.batch_size",
     "train.checkpoint_epochs",
+    "train.tasks_per_device",
 )
 
 
@@ -77,6 +78,7 @@ def default() -> ConfigDict:
                 "mask": "soft",  # foreground weight at map resolution; or binary
                 "loss_average": "all",  # over positions; or foreground
                 "checkpoint_epochs": 10,  # a checkpoint every so many epochs
+                "tasks_per_device": 1,  # categories and seeds side by side on one
             },
             "evaluation": {
                 "image_score": "protocol",  # max with a foreground mask, else mean

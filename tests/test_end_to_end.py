@@ -152,7 +152,7 @@ def test_another_configuration_does_not_enter_an_existing_run(trained):
         ({"mode": "4d"}, "mode must be one of rgb, 3d, rgb3d"),
         ({"train.seeds": (0, 0)}, "train.seeds must be distinct"),
         ({"backbone.name": "resnet"}, "resnet"),
-        ({"train.batch_size": 12}, "does not divide by the 8 devices"),
+        ({"train.batch_size": 9}, "does not divide by the 4 devices"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_written(

@@ -1,10 +1,13 @@
-"""Trains one network from its latest checkpoint, or the start, to its last epoch."""
+"""Trains one network of one or more tasks, each from its latest checkpoint, or the
+start, to its last epoch.
+"""
 
+import contextlib
 import dataclasses
 import json
-import math
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,190 +15,232 @@ import jax
 import numpy as np
 from absl import logging
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
+from jaxtyping import Float, Int
 from tqdm import tqdm
 
-from ast_jax.data.inputs import Inputs
 from ast_jax.errors import UserError
 from ast_jax.training.checkpoints import CheckpointStore
-from ast_jax.training.devices import check_batch, replicated
-from ast_jax.training.state import TrainState
+from ast_jax.training.devices import agreed, fetch, is_main, replicated
+from ast_jax.training.feed import Chunk, Feed, Samples, epoch_order
+from ast_jax.training.state import TrainState, stack_states, take_state
 from ast_jax.training.steps import Loss, mapped_steps
 
-# Above this, samples are sent to the devices in chunks instead of all at once.
-RESIDENT_BYTES = 4 << 30
-_CHUNK_BYTES = 256 << 20
-
-
-@dataclasses.dataclass(frozen=True)
-class Samples:
-    """Training samples on the host: inputs, and for the student the teacher's z."""
-
-    inputs: Inputs
-    target: np.ndarray | None = None
-
-    def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns a batch, or all that the rows name."""
-        batch = self.inputs.take(rows)
-        return batch if self.target is None else {**batch, "target": self.target[rows]}
-
-    @property
-    def nbytes(self) -> int:
-        """Size on a device."""
-        return self.inputs.nbytes + (0 if self.target is None else self.target.nbytes)
+# So long may one call take: whatever asks a training to stop waits for its end.
+_CALL_SECONDS = 8.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One of the two trainings.
+    """One of the two trainings of a pair.
 
     Attributes:
       name: "teacher" or "student".
-      epochs: passes over the samples.
       loss: what is minimised.
-      seed: of the order of the samples.
-      directory: where checkpoints and metrics.jsonl go.
+      epochs: passes over the samples.
+      batch_size: images a step and task.
+      images: the most that a task has; the program is compiled for so many.
+      checkpoint_epochs: a checkpoint every so many epochs.
     """
 
     name: str
-    epochs: int
     loss: Loss
+    epochs: int
+    batch_size: int
+    images: int
+    checkpoint_epochs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One category and seed.
+
+    Attributes:
+      seed: of the parameters and of the order of the samples.
+      directory: where checkpoints and metrics.jsonl go.
+    """
+
     seed: int
     directory: Path
 
 
-def epoch_order(seed: int, stage: str, epoch: int, n: int, batch: int) -> np.ndarray:
-    """The rows of each batch of an epoch, [steps, batch]; an incomplete one is dropped.
-
-    Depends on nothing but its arguments, so that a resumed run is the same run.
-    """
-    rng = np.random.default_rng([seed, epoch, *stage.encode()])
-    steps = n // batch
-    return rng.permutation(n)[: steps * batch].reshape(steps, batch).astype(np.int32)
-
-
-def batch_size(config: ConfigDict, n: int, mesh: Mesh) -> int:
-    """The configured batch, or all `n` images where there are fewer.
-
-    Raises:
-      UserError: the batch does not divide over the devices.
-    """
-    size = config.train.batch_size
-    check_batch(size, mesh)
-    if n >= size:
-        return size
-    smaller = n - n % mesh.size
-    if not smaller:
-        raise UserError(
-            f"{n} good training images are fewer than the {mesh.size} devices; "
-            "add images or use fewer devices."
-        )
-    logging.warning(
-        "%d good training images are fewer than a batch of %d: batches of %d.",
-        n,
-        size,
-        smaller,
-    )
-    return smaller
+def is_finished(stage: Stage, task: Task, n: int) -> bool:
+    """Whether the last checkpoint of a stage stands; `n` is its number of images."""
+    directory = task.directory / stage.name
+    if not directory.is_dir():
+        return False
+    with CheckpointStore(directory) as store:
+        return stage.epochs * (n // stage.batch_size) in store.steps()
 
 
 def train_stage(
-    stage: Stage, state: TrainState, samples: Samples, config: ConfigDict, mesh: Mesh
+    stage: Stage,
+    tasks: Sequence[Task],
+    states: TrainState,
+    samples: Sequence[Samples],
+    mesh: Mesh,
 ) -> TrainState:
-    """Trains to the stage's last epoch and returns the state, on every device.
+    """Trains all tasks to the stage's last epoch and returns their states.
 
-    The order of attempts: 1. a finished stage is its last checkpoint; 2. an unfinished
-    one goes on from its latest checkpoint; 3. else it starts from `state`.
+    The order of attempts, task by task: 1. a finished stage is its last checkpoint;
+    2. an unfinished one goes on from its latest checkpoint; 3. else it starts from its
+    state in `states`.
+
+    Args:
+      stage: which network, by what loss, how long.
+      tasks: what is trained side by side.
+      states: stacked along the mesh's task axis; those beyond the tasks stay as they
+        are.
+      samples: each task's.
+      mesh: of `devices.task_mesh`.
 
     Raises:
-      UserError: the loss is not finite; the last good checkpoint is kept.
+      UserError: a loss is not finite; the last good checkpoint is kept.
     """
-    n = len(samples.inputs)
-    batch = batch_size(config, n, mesh)
-    steps_an_epoch = n // batch
-    state = jax.device_put(state, replicated(mesh))
-    with CheckpointStore(stage.directory / stage.name) as store:
-        if store.steps():
-            state = store.restore(state, replicated(mesh))
-        done = int(state.step) // steps_an_epoch
-        if done >= stage.epochs:
-            return state
-        run_steps = mapped_steps(stage.loss, mesh)
-        feed = _Feed(samples, mesh)
-        with _Progress(stage, done, n) as progress:
-            for epoch in range(done, stage.epochs):
-                order = epoch_order(stage.seed, stage.name, epoch, n, batch)
-                losses = []
-                for data, rows in feed.chunks(order):
-                    state, loss = run_steps(state, data, rows)
-                    losses.append(loss)
-                last = int(state.step)
-                mean = _checked_mean(losses, stage, last - steps_an_epoch, last)
-                progress.log(epoch, last, mean, images=steps_an_epoch * batch)
-                due = (epoch + 1) % config.train.checkpoint_epochs == 0
-                if due or epoch + 1 == stage.epochs:
-                    store.save(state)
-    return state
+    with contextlib.ExitStack() as opened:
+        trainings = [
+            opened.enter_context(_Training(stage, task, len(of)))
+            for task, of in zip(tasks, samples, strict=True)
+        ]
+        states = _restored(states, trainings, mesh)
+        if all(training.finished for training in trainings):
+            return states
+        shape = (len(states.step), stage.images, stage.batch_size)
+        feed = Feed(samples, shape, mesh)
+        chunk = feed.put([training.next_rows(1) for training in trainings])
+        run_steps = _compiled(stage, states, chunk, mesh)
+        limit = 1
+        # Each call's steps are chosen while the one before is still computing.
+        while steps := max(training.called for training in trainings):
+            start = time.perf_counter()
+            states, losses = run_steps(states, *chunk)
+            # Read and sent while the devices compute.
+            chunk = feed.put([training.next_rows(limit) for training in trainings])
+            losses = fetch(losses)
+            seconds = time.perf_counter() - start
+            for slot, training in enumerate(trainings):
+                if training.advance(losses[slot]):
+                    training.store.save(take_state(states, slot, mesh))
+            in_time = agreed(max(1, int(_CALL_SECONDS * steps / seconds)))
+            limit = min(in_time, feed.steps)
+    return states
 
 
-def _checked_mean(
-    losses: list[jax.Array], stage: Stage, first: int, last: int
-) -> float:
-    mean = float(np.mean(np.concatenate([np.asarray(loss) for loss in losses])))
-    if not math.isfinite(mean):
-        raise UserError(
-            f"{stage.directory}: the {stage.name}'s loss is {mean} between steps "
-            f"{first} and {last}; the last checkpoint is kept. Lower "
-            "train.learning_rate or look for damaged inputs."
-        )
-    return mean
+def _restored(
+    states: TrainState, trainings: Sequence["_Training"], mesh: Mesh
+) -> TrainState:
+    """The states, of those with a checkpoint what it holds."""
+    if not any(training.store.steps() for training in trainings):
+        return states
+    each = [take_state(states, slot, mesh) for slot in range(len(states.step))]
+    for slot, training in enumerate(trainings):
+        if training.store.steps():
+            each[slot] = training.store.resume(each[slot], replicated(mesh))
+            training.resume(int(each[slot].step))
+    return stack_states(each, mesh)
 
 
-class _Feed:
-    """Hands samples to the devices: all once where they fit, else chunk by chunk."""
-
-    def __init__(self, samples: Samples, mesh: Mesh):
-        self._samples, self._sharding = samples, replicated(mesh)
-        self._resident = None
-        if samples.nbytes <= RESIDENT_BYTES:
-            self._resident = self._put(np.arange(len(samples.inputs)))
-
-    def _put(self, rows: np.ndarray) -> dict[str, jax.Array]:
-        return jax.device_put(self._samples.take(rows), self._sharding)
-
-    def chunks(self, order: np.ndarray) -> Iterator[tuple[dict, np.ndarray]]:
-        """Yields (samples, rows [steps, batch] into them) that cover the epoch."""
-        if self._resident is not None:
-            yield self._resident, order
-            return
-        each = max(1, self._samples.nbytes // len(self._samples.inputs))
-        steps = max(1, _CHUNK_BYTES // (each * order.shape[1]))
-        for first in range(0, len(order), steps):
-            chunk = order[first : first + steps]
-            # The call before is still computing while this one is read and sent.
-            yield self._put(chunk.ravel()), np.arange(chunk.size).reshape(chunk.shape)
+def _compiled(
+    stage: Stage, states: TrainState, chunk: Chunk, mesh: Mesh
+) -> jax.stages.Compiled:
+    """The stage's program; tells what compiling took, apart from the steps."""
+    start = time.perf_counter()
+    program = mapped_steps(stage.loss, mesh).lower(states, *chunk).compile()
+    seconds = time.perf_counter() - start
+    logging.info("%s: compiled in %.1f s.", stage.name, seconds)
+    return program
 
 
-class _Progress:
-    """The progress bar and metrics.jsonl of a stage."""
+class _Training:
+    """One task's way through a stage: where it is, its checkpoints and its log."""
 
-    def __init__(self, stage: Stage, done: int, n: int):
-        self._stage, self._n = stage, n
-        self._bar = tqdm(
-            total=stage.epochs,
-            initial=done,
-            desc=stage.name,
-            unit="epoch",
-            disable=None,
-        )
-        self._path = stage.directory / "metrics.jsonl"
-        self._start = time.perf_counter()
+    def __init__(self, stage: Stage, task: Task, n: int):
+        self._stage, self._task, self._n = stage, task, n
+        self._steps_an_epoch = n // stage.batch_size
+        self._given = self._done = 0  # steps handed out, steps made
+        self._calls: deque[int] = deque()  # steps of each call under way
+        self._losses: list[float] = []  # of the epoch so far
+        self.store = CheckpointStore(task.directory / stage.name)
+        self._progress = _Progress(stage, task.directory)
 
-    def __enter__(self) -> "_Progress":
+    def __enter__(self) -> "_Training":
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._progress.close()
+        self.store.close()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are made."""
+        return self._done >= self._stage.epochs * self._steps_an_epoch
+
+    @property
+    def called(self) -> int:
+        """Steps of the oldest call under way."""
+        return self._calls[0]
+
+    def resume(self, step: int) -> None:
+        """Goes on behind a checkpoint's step."""
+        self._given = self._done = step
+        self._progress.resume(step // self._steps_an_epoch)
+
+    def next_rows(self, limit: int) -> Int[np.ndarray, "s b"]:
+        """The rows of the next call's steps: at most `limit`, all of one epoch."""
+        stage = self._stage
+        epoch, first = divmod(self._given, self._steps_an_epoch)
+        rows = np.empty((0, stage.batch_size), np.int32)
+        if epoch < stage.epochs:
+            seed = self._task.seed
+            order = epoch_order(seed, stage.name, epoch, self._n, stage.batch_size)
+            rows = order[first : first + limit]
+        self._given += len(rows)
+        self._calls.append(len(rows))
+        return rows
+
+    def advance(self, losses: Float[np.ndarray, " s"]) -> bool:
+        """Takes in the oldest call's losses; returns whether a checkpoint is due.
+
+        Raises:
+          UserError: one is not finite.
+        """
+        made = self._calls.popleft()
+        if not made:
+            return False
+        self._done += made
+        self._losses.extend(losses[:made].tolist())
+        if not np.isfinite(losses[:made]).all():
+            raise UserError(
+                f"{self._task.directory}: the {self._stage.name}'s loss is not finite "
+                f"between steps {self._done - made} and {self._done}; the last "
+                "checkpoint is kept. Lower train.learning_rate or look for damaged "
+                "inputs."
+            )
+        epoch, rest = divmod(self._done, self._steps_an_epoch)
+        if rest:
+            return False
+        images = self._steps_an_epoch * self._stage.batch_size
+        self._progress.log(epoch, self._done, float(np.mean(self._losses)), images)
+        self._losses = []
+        return self.finished or epoch % self._stage.checkpoint_epochs == 0
+
+
+class _Progress:
+    """The progress bar and metrics.jsonl of a task's stage."""
+
+    def __init__(self, stage: Stage, directory: Path):
+        self._stage, self._path = stage, directory / "metrics.jsonl"
+        self._bar = tqdm(
+            total=stage.epochs, desc=stage.name, unit="epoch", disable=None
+        )
+        self._start = time.perf_counter()
+
+    def close(self) -> None:
+        """Ends the bar."""
         self._bar.close()
+
+    def resume(self, epoch: int) -> None:
+        """Goes on behind an epoch."""
+        self._bar.update(epoch)
 
     def log(self, epoch: int, step: int, loss: float, images: int) -> None:
         """Shows an epoch's mean loss and appends it as a line."""
@@ -206,9 +251,10 @@ class _Progress:
         line: dict[str, Any] = {
             "step": step,
             "stage": self._stage.name,
-            "epoch": epoch + 1,
+            "epoch": epoch,
             "loss": loss,
             "images/s": round(rate, 2),
         }
-        with self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        if is_main():
+            with self._path.open("a") as file:
+                file.write(json.dumps(line) + "\n")

@@ -1,15 +1,21 @@
 """What training carries from step to step: parameters, statistics, optimiser."""
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from flax import struct
 from flax.training import train_state
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Int
 from ml_collections import ConfigDict
+
+from ast_jax.training.devices import replicated, split_tasks
 
 
 class TrainState(train_state.TrainState):
@@ -27,11 +33,18 @@ class TrainState(train_state.TrainState):
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
+@functools.cache
 def adam(learning_rate: float, weight_decay: float) -> optax.GradientTransformation:
     """PyTorch's `Adam(weight_decay=…)`: L2 in the gradient, before the moments."""
     return optax.chain(
         optax.add_decayed_weights(weight_decay), optax.adam(learning_rate, eps=1e-8)
     )
+
+
+@functools.cache
+def _apply(module: nn.Module) -> Callable:
+    """One function for equal modules, so that their programs are one."""
+    return module.apply
 
 
 def create_state(
@@ -42,18 +55,67 @@ def create_state(
     channels: int,
     key: jax.Array,
 ) -> TrainState:
-    """Returns fresh parameters for maps of `side` × `side` × `channels`."""
+    """Returns fresh parameters for maps of `side` × `side` × `channels`; traceable."""
     x = jnp.zeros((1, side, side, channels))
-    variables = jax.jit(module.init)(key, x)
+    variables = module.init(key, x)
     optimiser = adam(config.train.learning_rate, config.train.weight_decay)
     params = variables["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),  # an array, so that a checkpoint has its type
-        apply_fn=module.apply,
+        apply_fn=_apply(module),
         params=params,
         opt_state=optimiser.init(params),
         tx=optimiser,
         batch_stats=variables.get("batch_stats", {}),
+    )
+
+
+def create_states(
+    module: nn.Module,
+    config: ConfigDict,
+    *,
+    side: int,
+    channels: int,
+    seeds: Sequence[int],
+    network: int,
+    mesh: Mesh,
+) -> TrainState:
+    """Fresh states of several trainings, stacked along the mesh's task axis.
+
+    Each is what its seed alone gives; `network` tells teacher (0) from student (1).
+    """
+
+    def of(seed: Int[Array, ""]) -> TrainState:
+        key = jax.random.split(jax.random.key(seed))[network]
+        return create_state(module, config, side=side, channels=channels, key=key)
+
+    create = jax.jit(jax.vmap(of), out_shardings=split_tasks(mesh))
+    return create(np.asarray(seeds, np.int32))
+
+
+def take_state(states: TrainState, index: int, mesh: Mesh) -> TrainState:
+    """One of several stacked states, on every device."""
+    return _take(replicated(mesh))(states, index)
+
+
+def stack_states(states: Sequence[TrainState], mesh: Mesh) -> TrainState:
+    """The inverse of `take_state`, over all states."""
+    return _stack(split_tasks(mesh))(*states)
+
+
+@functools.cache
+def _take(sharding: NamedSharding) -> Callable:
+    return jax.jit(
+        lambda states, index: jax.tree.map(lambda array: array[index], states),
+        out_shardings=sharding,
+    )
+
+
+@functools.cache
+def _stack(sharding: NamedSharding) -> Callable:
+    return jax.jit(
+        lambda *states: jax.tree.map(lambda *arrays: jnp.stack(arrays), *states),
+        out_shardings=sharding,
     )
 
 

@@ -1,18 +1,21 @@
-"""Train steps, written for one device's share of a batch and mapped over the devices.
+"""Train steps, written for one device's share of a batch and mapped over the devices,
+several trainings (tasks) side by side.
 
 A batch is {"x": [b,h,w,c], "foreground": [b,h,w]}, for the student also
 {"target": [b,h,w,c]}, the frozen teacher's z.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from ast_jax import scoring
-from ast_jax.training.devices import DATA_AXIS
+from ast_jax.training.devices import DATA_AXIS, TASK_AXIS
 from ast_jax.training.state import TrainState
 
 Batch = dict[str, Float[Array, "b ..."]]
@@ -21,6 +24,7 @@ Samples = dict[str, Float[Array, "n ..."]]
 Loss = Callable[[TrainState, dict, Batch], tuple[tuple[jax.Array, jax.Array], dict]]
 
 
+@functools.cache
 def teacher_loss(average: scoring.LossAverage) -> Loss:
     """The negative log-likelihood of good parts (paper, equation 4)."""
 
@@ -33,6 +37,7 @@ def teacher_loss(average: scoring.LossAverage) -> Loss:
     return loss
 
 
+@functools.cache
 def student_loss(average: scoring.LossAverage) -> Loss:
     """The squared distance to the teacher's z (paper, equation 5)."""
 
@@ -69,30 +74,77 @@ def train_step(
     return state.apply_gradients(grads=grads, batch_stats=batch_stats), value
 
 
-def mapped_steps(
-    loss: Loss, mesh: Mesh
-) -> Callable[
-    [TrainState, Samples, Int[Array, "s b"]], tuple[TrainState, Float[Array, " s"]]
-]:
-    """Compiles many steps into one call without a host round trip.
+@functools.cache
+def mapped_steps(loss: Loss, mesh: Mesh) -> Callable:
+    """Compiles many steps of several trainings into one call.
 
-    The returned function takes the state (donated), samples [n, …] on every device
-    and the rows of them that make each step's batch; it returns the state and losses.
+    The returned function takes, each with a leading axis of trainings t that divides by
+    the mesh's task axis:
+
+      states: stacked; donated.
+      samples: arrays [t, n, …], of a training that has fewer than n filled up.
+      rows: [t, s, b], which samples make each step's batch.
+      counts: [t], how many of the s steps to make. What a training has no steps for is
+        waited out, not compiled anew: neither an epoch's end nor a finished training
+        changes a shape.
+
+    It returns the states and the losses [t, s], zeros behind the count. The program is
+    the same for every count, so where a training is interrupted does not change a bit.
     """
 
-    def steps(state: TrainState, samples: Samples, indices: Int[Array, "s b"]):
-        def body(state: TrainState, rows: Int[Array, " b"]):
-            batch = jax.tree.map(lambda array: array[rows], samples)
-            return train_step(loss, state, batch)
+    def training(
+        state: TrainState,
+        samples: Samples,
+        rows: Int[Array, "s b"],
+        count: Int[Array, ""],
+    ):
+        def step(n: Int[Array, ""], carry: tuple[TrainState, Float[Array, " s"]]):
+            state, losses = carry
+            batch = jax.tree.map(lambda array: array[rows[n]], samples)
+            state, value = train_step(loss, state, batch)
+            return state, losses.at[n].set(value)
 
-        return lax.scan(body, state, indices)
+        return lax.fori_loop(0, count, step, (state, jnp.zeros(len(rows))))
 
-    everywhere = PartitionSpec()
+    per_task = PartitionSpec(TASK_AXIS)
     mapped = jax.shard_map(
-        steps,
+        _for_each_task(training),
         mesh=mesh,
-        in_specs=(everywhere, everywhere, PartitionSpec(None, DATA_AXIS)),
-        out_specs=everywhere,
+        in_specs=(
+            per_task,
+            per_task,
+            PartitionSpec(TASK_AXIS, None, DATA_AXIS),
+            per_task,
+        ),
+        out_specs=per_task,
         check_vma=False,  # gradients are summed by hand, as under pmap
     )
     return jax.jit(mapped, donate_argnums=0)
+
+
+@functools.cache
+def mapped_teachers(apply: Callable, mesh: Mesh) -> Callable:
+    """Compiles (stacked parameters, x [t, b, h, w, c]) → z, for the frozen teachers."""
+    per_task = PartitionSpec(TASK_AXIS)
+    divided = PartitionSpec(TASK_AXIS, DATA_AXIS)
+    mapped = jax.shard_map(
+        _for_each_task(lambda params, x: apply({"params": params}, x)[0]),
+        mesh=mesh,
+        in_specs=(per_task, divided),
+        out_specs=divided,
+        check_vma=False,
+    )
+    return jax.jit(mapped)
+
+
+def _for_each_task(function: Callable) -> Callable:
+    """`function` over the leading axis of its arguments: the tasks of one device."""
+
+    def mapped(*arguments):
+        if len(jax.tree.leaves(arguments)[0]) > 1:
+            return jax.vmap(function)(*arguments)
+        # A lone task is not mapped: a mapped loop copies what it leaves unchanged.
+        result = function(*jax.tree.map(lambda array: array[0], arguments))
+        return jax.tree.map(lambda array: array[None], result)
+
+    return mapped

@@ -1,12 +1,15 @@
 """Trains a teacher and then a student for every category and seed of a run."""
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 from absl import logging
 from jax.sharding import Mesh
+from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from ast_jax import data
@@ -19,10 +22,19 @@ from ast_jax.data.parts import Parts
 from ast_jax.errors import UserError
 from ast_jax.models import create_student, create_teacher
 from ast_jax.run import Run
-from ast_jax.training.devices import DATA_AXIS, check_batch, data_mesh, split_batch
-from ast_jax.training.loop import Samples, Stage, train_stage
-from ast_jax.training.state import TrainState, create_state
-from ast_jax.training.steps import student_loss, teacher_loss
+from ast_jax.training.devices import (
+    DATA_AXIS,
+    TASK_AXIS,
+    check_batch,
+    fetch,
+    place,
+    split_tasks_and_batch,
+    task_mesh,
+)
+from ast_jax.training.feed import Samples
+from ast_jax.training.loop import Stage, Task, is_finished, train_stage
+from ast_jax.training.state import TrainState, create_states
+from ast_jax.training.steps import mapped_teachers, student_loss, teacher_loss
 
 SPLITS = ("train", "validation", "test")
 
@@ -83,38 +95,41 @@ def train(config: ConfigDict, workdir: str | Path) -> Run:
       UserError: anything that the user can put right.
     """
     categories = open_categories(config)
-    mesh = data_mesh()
-    check_batch(config.train.batch_size, mesh)
+    batch_size, seeds = config.train.batch_size, config.train.seeds
+    mesh = task_mesh(len(categories) * len(seeds), batch_size)
     run = Run.create(workdir, config)
     with run.locked():
-        for category in categories:
-            inputs = category.inputs("train")
-            for seed in config.train.seeds:
-                logging.info("%s, seed %d: training.", category.name, seed)
-                train_pair(run, category, seed, inputs, mesh)
+        pairs = [
+            prepare(run, category, seed) for category in categories for seed in seeds
+        ]
+        # One program trains pairs of one batch size; the largest first, so that pairs
+        # that are trained side by side are of a size.
+        pairs.sort(key=lambda pair: -len(pair.inputs))
+        for size, group in itertools.groupby(pairs, lambda pair: pair.batch_size):
+            train_pairs(list(group), size, config, mesh)
     return run
 
 
-def hold_out(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Splits n good images by chance into (trained on, held out), each ascending.
+@dataclasses.dataclass(frozen=True)
+class UntrainedPair:
+    """A category and seed, and the good images that its pair is to learn.
 
-    Raises:
-      UserError: nothing would be left to train on.
+    Attributes:
+      name: for people.
+      task: seed and directory.
+      inputs: of the images, normalised.
+      batch_size: the configured one, or less where there are fewer images.
     """
-    held_out = round(n * fraction)
-    if held_out >= n:
-        raise UserError(
-            f"calibration.fraction {fraction} leaves none of {n} good images to train."
-        )
-    order = np.random.default_rng([seed, 1]).permutation(n)
-    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+    name: str
+    task: Task
+    inputs: Inputs
+    batch_size: int
 
 
-def train_pair(
-    run: Run, category: Category, seed: int, inputs: Inputs, mesh: Mesh
-) -> None:
-    """Trains one teacher and one student on the good training images."""
-    config, parts = run.config, category.parts
+def prepare(run: Run, category: Category, seed: int) -> UntrainedPair:
+    """Chooses the images to train on, and records in the run which they are."""
+    config, parts, inputs = run.config, category.parts, category.inputs("train")
     # A validation split that the publisher ships is the held-out set.
     fraction = 0.0 if len(parts["validation"]) else config.calibration.fraction
     # The same for all seeds: their ensemble is calibrated on what none has seen.
@@ -134,36 +149,120 @@ def train_pair(
             "normaliser": normaliser and [array.tolist() for array in normaliser],
         },
     )
-    inputs = inputs.normalised(normaliser)
-    size = {"side": inputs.side, "channels": inputs.channels}
-    keys = jax.random.split(jax.random.key(seed))
-    directory = run.seed_directory(category.name, seed)
+    return UntrainedPair(
+        f"{category.name}, seed {seed}",
+        Task(seed, run.seed_directory(category.name, seed)),
+        inputs.normalised(normaliser),
+        _batch_size(config, len(inputs), category.name),
+    )
+
+
+def _batch_size(config: ConfigDict, n: int, name: str) -> int:
+    """The configured batch, or all `n` images where there are fewer."""
+    size = config.train.batch_size
+    if n >= size:
+        return size
+    logging.warning(
+        "%s: %d good training images are fewer than a batch of %d: batches of %d.",
+        *(name, n, size, n),
+    )
+    return n
+
+
+def hold_out(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Splits n good images by chance into (trained on, held out), each ascending.
+
+    Raises:
+      UserError: nothing would be left to train on.
+    """
+    held_out = round(n * fraction)
+    if held_out >= n:
+        raise UserError(
+            f"calibration.fraction {fraction} leaves none of {n} good images to train."
+        )
+    order = np.random.default_rng([seed, 1]).permutation(n)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def train_pairs(
+    pairs: Sequence[UntrainedPair], batch_size: int, config: ConfigDict, mesh: Mesh
+) -> None:
+    """Trains pairs, as many side by side as there is room for on the devices.
+
+    Raises:
+      UserError: a batch does not divide over the devices.
+    """
+    check_batch(batch_size, mesh)
+    stages = _stages(config, batch_size, max(len(pair.inputs) for pair in pairs))
+    student = stages[-1]
+    pairs = [
+        pair for pair in pairs if not is_finished(student, pair.task, len(pair.inputs))
+    ]
+    if not pairs:
+        return
+    devices = mesh.shape[TASK_AXIS]
+    each = min(config.train.tasks_per_device, -(-len(pairs) // devices))
+    slots = devices * each
+    for first in range(0, len(pairs), slots):
+        side_by_side = pairs[first : first + slots]
+        names = "; ".join(pair.name for pair in side_by_side)
+        logging.info("%s: training.", names)
+        _train_side_by_side(side_by_side, stages, slots, config, mesh)
+
+
+def _stages(config: ConfigDict, batch_size: int, images: int) -> tuple[Stage, Stage]:
     average = config.train.loss_average
+    common = {
+        "batch_size": batch_size,
+        "images": images,
+        "checkpoint_epochs": config.train.checkpoint_epochs,
+    }
+    return (
+        Stage("teacher", teacher_loss(average), config.teacher.epochs, **common),
+        Stage("student", student_loss(average), config.student.epochs, **common),
+    )
+
+
+def _train_side_by_side(
+    pairs: Sequence[UntrainedPair],
+    stages: tuple[Stage, Stage],
+    slots: int,
+    config: ConfigDict,
+    mesh: Mesh,
+) -> None:
+    """One teacher and one student for each pair; slots beyond the pairs stay idle."""
+    inputs = [pair.inputs for pair in pairs]
+    tasks = [pair.task for pair in pairs]
+    size = {"side": inputs[0].side, "channels": inputs[0].channels}
+    seeds = [task.seed for task in tasks] + [0] * (slots - len(tasks))
 
     module = create_teacher(config, **size)
-    state = create_state(module, config, **size, key=keys[0])
-    loss, epochs = teacher_loss(average), config.teacher.epochs
-    stage = Stage("teacher", epochs, loss, seed, directory)
-    teacher = train_stage(stage, state, Samples(inputs), config, mesh)
+    states = create_states(module, config, **size, seeds=seeds, network=0, mesh=mesh)
+    samples = [Samples(of) for of in inputs]
+    teachers = train_stage(stages[0], tasks, states, samples, mesh)
 
-    target = teacher_targets(teacher, inputs, config.train.batch_size, mesh)
+    targets = teacher_targets(teachers, inputs, stages[0].batch_size, mesh)
+    samples = [Samples(*both) for both in zip(inputs, targets, strict=True)]
     module = create_student(config, **size, axis_name=DATA_AXIS)
-    state = create_state(module, config, **size, key=keys[1])
-    loss, epochs = student_loss(average), config.student.epochs
-    stage = Stage("student", epochs, loss, seed, directory)
-    train_stage(stage, state, Samples(inputs, target), config, mesh)
+    states = create_states(module, config, **size, seeds=seeds, network=1, mesh=mesh)
+    train_stage(stages[1], tasks, states, samples, mesh)
 
 
 def teacher_targets(
-    teacher: TrainState, inputs: Inputs, batch_size: int, mesh: Mesh
-) -> np.ndarray:
-    """The frozen teacher's z of all inputs, computed once: [n, h, w, c]."""
-    batch_size = -(-batch_size // mesh.size) * mesh.size
-    apply = jax.jit(lambda params, x: teacher.apply_fn({"params": params}, x)[0])
-    targets = np.empty((len(inputs), inputs.side, inputs.side, inputs.channels), "f4")
-    for first in range(0, len(inputs), batch_size):
-        rows = np.arange(first, first + batch_size)
-        x = inputs.take(np.minimum(rows, len(inputs) - 1))["x"]
-        z = apply(teacher.params, jax.device_put(x, split_batch(mesh)))
-        targets[rows[rows < len(inputs)]] = z[: len(inputs) - first]
+    teachers: TrainState, inputs: Sequence[Inputs], batch_size: int, mesh: Mesh
+) -> list[Float[np.ndarray, "n h w c"]]:
+    """The frozen teachers' z of all inputs, computed once: one array a teacher."""
+    shape = (inputs[0].side, inputs[0].side, inputs[0].channels)
+    targets = [np.empty((len(of), *shape), np.float32) for of in inputs]
+    apply = mapped_teachers(teachers.apply_fn, mesh)
+    x = np.zeros((len(teachers.step), batch_size, *shape), np.float32)
+    for first in range(0, max(map(len, inputs)), batch_size):
+        for slot, of in enumerate(inputs):
+            rows = np.arange(first, first + batch_size)
+            x[slot] = of.take(np.minimum(rows, len(of) - 1))["x"]
+        z = fetch(apply(teachers.params, place(x, split_tasks_and_batch(mesh))))
+        for target, of_teacher in zip(targets, z, strict=False):
+            target[first : first + batch_size] = of_teacher[
+                : max(0, len(target) - first)
+            ]
     return targets

@@ -80,7 +80,11 @@ def trained(case, module, variables, loss, **extra):
     samples = {"x": case.x("traj"), "foreground": case.foreground("traj"), **extra}
     rows = np.arange(STEPS * BATCH).reshape(STEPS, BATCH)
     mesh = data_mesh(jax.devices()[:1])
-    return mapped_steps(loss, mesh)(state, samples, rows)
+    stacked = jax.tree.map(
+        lambda array: array[None], (state, samples, rows, np.int32(STEPS))
+    )
+    state, losses = mapped_steps(loss, mesh)(*stacked)
+    return jax.tree.map(lambda array: array[0], (state, losses))
 
 
 def weight_errors(ours, theirs) -> dict[str, float]:

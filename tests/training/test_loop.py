@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import logging
 
 import jax
 import numpy as np
@@ -12,10 +11,11 @@ from small_inputs import SIDE, make_inputs
 from ast_jax.data.inputs import Inputs
 from ast_jax.errors import UserError
 from ast_jax.models import create_teacher
-from ast_jax.training import loop
+from ast_jax.training import feed
 from ast_jax.training.devices import data_mesh
-from ast_jax.training.loop import Samples, Stage, epoch_order, train_stage
-from ast_jax.training.state import create_state
+from ast_jax.training.feed import Samples, epoch_order
+from ast_jax.training.loop import Stage, Task, train_stage
+from ast_jax.training.state import create_states
 from ast_jax.training.steps import teacher_loss
 
 
@@ -24,13 +24,20 @@ def mesh():
     return data_mesh(jax.devices()[:2])
 
 
-def train(directory, config, mesh, epochs: int, inputs: Inputs | None = None):
+def stage_of(config, epochs: int, images: int, batch_size: int = 8) -> Stage:
+    every = config.train.checkpoint_epochs
+    return Stage("teacher", teacher_loss("all"), epochs, batch_size, images, every)
+
+
+def train(directory, config, mesh, epochs: int, inputs: Inputs | None = None, batch=8):
     inputs = make_inputs("rgb3d") if inputs is None else inputs
     size = {"side": SIDE, "channels": inputs.channels}
     module = create_teacher(config, **size)
-    state = create_state(module, config, **size, key=jax.random.key(0))
-    stage = Stage("teacher", epochs, teacher_loss("all"), 0, directory)
-    return train_stage(stage, state, Samples(inputs), config, mesh)
+    states = create_states(module, config, **size, seeds=[0], network=0, mesh=mesh)
+    stage = stage_of(config, epochs, len(inputs), batch)
+    task = Task(0, directory)
+    states = train_stage(stage, [task], states, [Samples(inputs)], mesh)
+    return jax.tree.map(lambda array: array[0], states)
 
 
 def lines(directory) -> list[dict]:
@@ -74,8 +81,8 @@ def test_streamed_chunks_train_as_resident_samples_do(
     tmp_path, config, mesh, monkeypatch
 ):
     resident = train(tmp_path / "resident", config, mesh, epochs=2)
-    monkeypatch.setattr(loop, "RESIDENT_BYTES", 0)
-    monkeypatch.setattr(loop, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(feed, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(feed, "_CHUNK_BYTES", 1)
     streamed = train(tmp_path / "streamed", config, mesh, epochs=2)
     for one, other in zip(
         jax.tree.leaves(resident.params), jax.tree.leaves(streamed.params), strict=True
@@ -93,19 +100,10 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
         inputs.features, rgb=np.full_like(inputs.features.rgb, np.nan)
     )
     inputs = dataclasses.replace(inputs, features=broken)
-    with pytest.raises(UserError, match=r"loss is nan between steps 3 and 6"):
+    with pytest.raises(UserError, match=r"loss is not finite between steps 3 and 4"):
         train(tmp_path, config, mesh, epochs=2, inputs=inputs)
     kept = [path.name for path in (tmp_path / "teacher").iterdir() if path.is_dir()]
     assert kept == ["3"]
-
-
-def test_fewer_images_than_a_batch_shrink_it_with_a_warning(
-    tmp_path, config, mesh, caplog
-):
-    with caplog.at_level(logging.WARNING):
-        state = train(tmp_path, config, mesh, 2, make_inputs("rgb", n=5))
-    assert int(state.step) == 2
-    assert "batches of 4" in caplog.text
 
 
 def test_an_epoch_takes_each_image_once_and_drops_the_incomplete_batch():

@@ -8,8 +8,8 @@ import pytest
 from small_inputs import SIDE, make_inputs
 
 from ast_jax.models import create_student, create_teacher
-from ast_jax.training.devices import DATA_AXIS, check_batch, data_mesh, replicated
-from ast_jax.training.state import adam, create_state
+from ast_jax.training.devices import DATA_AXIS, check_batch, data_mesh
+from ast_jax.training.state import adam, create_states
 from ast_jax.training.steps import mapped_steps, student_loss, teacher_loss
 
 BATCH = 8
@@ -26,13 +26,15 @@ def losses_on(devices: int, network: str, mode: str, config, steps: int, average
         module = create_student(config, **size, axis_name=DATA_AXIS)
         loss = student_loss(average)
         samples["target"] = np.tanh(samples["x"])
-    state = create_state(module, config, **size, key=jax.random.key(0))
     mesh = data_mesh(jax.devices()[:devices])
-    state, samples = jax.device_put((state, samples), replicated(mesh))
+    state = create_states(module, config, **size, seeds=[0], network=0, mesh=mesh)
     rng = np.random.default_rng(1)
     rows = rng.integers(len(inputs), size=(steps, BATCH)).astype(np.int32)
-    state, losses = mapped_steps(loss, mesh)(state, samples, rows)
-    return np.asarray(losses), jax.device_get(state.params)
+    samples, rows, count = jax.tree.map(
+        lambda array: array[None], (samples, rows, np.int32(steps))
+    )
+    state, losses = mapped_steps(loss, mesh)(state, samples, rows, count)
+    return np.asarray(losses[0]), jax.device_get(state.params)
 
 
 @pytest.mark.parametrize("network", ["teacher", "student"])

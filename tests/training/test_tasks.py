@@ -1,0 +1,137 @@
+"""Several categories and seeds in one program train as each does alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_inputs import SIDE, make_inputs
+
+from ast_jax.errors import UserError
+from ast_jax.models import create_student, create_teacher
+from ast_jax.training import steps
+from ast_jax.training.devices import DATA_AXIS, TASK_AXIS, data_mesh, task_mesh
+from ast_jax.training.feed import Samples
+from ast_jax.training.loop import Stage, Task, train_stage
+from ast_jax.training.state import create_states, stack_states, take_state
+from ast_jax.training.steps import student_loss, teacher_loss
+from ast_jax.training.train import teacher_targets
+
+BATCH = 4
+IMAGES = (21, 9, 14)  # steps an epoch: 5, 2, 3
+
+
+def samples_of(mode: str, with_target: bool) -> list[Samples]:
+    samples = []
+    for n in IMAGES:
+        inputs = make_inputs(mode, n=n)
+        x = inputs.take(np.arange(n))["x"]
+        samples.append(Samples(inputs, np.tanh(x) if with_target else None))
+    return samples
+
+
+def trained(directory, network, mode, config, mesh, chosen, *, slots, epochs=1):
+    """The final parameters of the chosen tasks, trained side by side."""
+    samples = [samples_of(mode, network == "student")[task] for task in chosen]
+    size = {"side": SIDE, "channels": samples[0].inputs.channels}
+    if network == "teacher":
+        module, loss = create_teacher(config, **size), teacher_loss("all")
+    else:
+        module = create_student(config, **size, axis_name=DATA_AXIS)
+        loss = student_loss("all")
+    tasks = [Task(seed, directory / str(seed)) for seed in chosen]
+    seeds = [*chosen, *[0] * (slots - len(chosen))]
+    states = create_states(module, config, **size, seeds=seeds, network=0, mesh=mesh)
+    stage = Stage(network, loss, epochs, BATCH, max(IMAGES), 10)
+    states = train_stage(stage, tasks, states, samples, mesh)
+    return [take_state(states, slot, mesh).params for slot in range(len(chosen))]
+
+
+def furthest(one, other) -> float:
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs)
+
+
+@pytest.mark.parametrize("network", ["teacher", "student"])
+@pytest.mark.parametrize(
+    ("axis", "slots"), [(4, 4), (1, 3), (2, 4)], ids=["mesh", "vmap", "both"]
+)
+def test_tasks_side_by_side_are_what_each_is_alone(
+    tmp_path, network, axis, slots, config
+):
+    devices = jax.devices()
+    mesh = task_mesh(axis, BATCH, devices[: 4 if axis > 1 else 1])
+    assert mesh.shape[TASK_AXIS] == axis
+    together = trained(
+        tmp_path / "all", network, "rgb3d", config, mesh, (0, 1, 2), slots=slots
+    )
+    alone = data_mesh(devices[:1])
+    for task, params in enumerate(together):
+        (single,) = trained(
+            tmp_path / "one", network, "rgb3d", config, alone, (task,), slots=1
+        )
+        assert furthest(single, params) < 1e-5  # of weights that moved by 1e-3
+
+
+def test_finished_tasks_and_ends_of_epochs_compile_nothing_anew(
+    tmp_path, config, monkeypatch
+):
+    traces = []
+    step = steps.train_step
+    monkeypatch.setattr(steps, "train_step", lambda *of: traces.append(of) or step(*of))
+    steps.mapped_steps.cache_clear()
+    mesh = task_mesh(2, BATCH, jax.devices()[:2])
+    trained(tmp_path, "teacher", "rgb", config, mesh, (0, 1), slots=2, epochs=3)
+    trained(tmp_path, "teacher", "rgb", config, mesh, (2,), slots=2, epochs=3)
+    steps.mapped_steps.cache_clear()
+    assert len(traces) == 1
+
+
+def test_a_task_resumes_beside_others_that_start(tmp_path, config):
+    mesh = task_mesh(2, BATCH, jax.devices()[:2])
+    whole = trained(
+        tmp_path / "whole", "teacher", "rgb", config, mesh, (0, 1), slots=2, epochs=2
+    )
+    trained(tmp_path / "parts", "teacher", "rgb", config, mesh, (0,), slots=2)
+    parts = trained(
+        tmp_path / "parts", "teacher", "rgb", config, mesh, (0, 1), slots=2, epochs=2
+    )
+    assert furthest(whole, parts) == 0
+
+
+def test_targets_of_several_teachers_are_each_ones_own(config):
+    mesh = task_mesh(2, BATCH, jax.devices()[:4])
+    inputs = [make_inputs("rgb", n=n) for n in (9, 6)]
+    size = {"side": SIDE, "channels": inputs[0].channels}
+    module = create_teacher(config, **size)
+    states = create_states(module, config, **size, seeds=[3, 4], network=0, mesh=mesh)
+    targets = teacher_targets(states, inputs, BATCH, mesh)
+    for slot, (of, target) in enumerate(zip(inputs, targets, strict=True)):
+        params = take_state(states, slot, mesh).params
+        x = jnp.asarray(of.take(np.arange(len(of)))["x"])
+        expected = module.apply({"params": params}, x)[0]
+        np.testing.assert_allclose(target, expected, atol=1e-5)
+
+
+def test_stacking_undoes_taking(config):
+    mesh = task_mesh(2, BATCH, jax.devices()[:2])
+    module = create_teacher(config, side=SIDE, channels=6)
+    states = create_states(
+        module, config, side=SIDE, channels=6, seeds=[0, 1], network=0, mesh=mesh
+    )
+    each = [take_state(states, slot, mesh) for slot in range(2)]
+    assert furthest(stack_states(each, mesh).params, states.params) == 0
+    assert furthest(each[0].params, each[1].params) > 0
+
+
+@pytest.mark.parametrize(
+    ("tasks", "devices", "batch", "shape"),
+    [(1, 8, 8, (1, 8)), (10, 8, 8, (8, 1)), (3, 8, 8, (2, 4))],
+)
+def test_tasks_take_the_devices_before_the_batch(tasks, devices, batch, shape):
+    mesh = task_mesh(tasks, batch, jax.devices()[:devices])
+    assert (mesh.shape[TASK_AXIS], mesh.shape[DATA_AXIS]) == shape
+
+
+def test_devices_that_no_batch_divides_over_are_refused():
+    with pytest.raises(UserError, match=r"3 does not divide by the 4 devices"):
+        task_mesh(2, 3, jax.devices()[:8])
