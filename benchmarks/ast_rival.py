@@ -4,61 +4,27 @@ Leaves its initial weights in FOLDER/weights.safetensors, under PyTorch's names.
 """
 
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
-from safetensors.numpy import save_file
+from flax import linen as nn
+from jax.sharding import Mesh
 
-from ast_jax import config as configuration
 from ast_jax import scoring
 from ast_jax.models import create_student, create_teacher
 from ast_jax.pair import pair_scores
 from ast_jax.training.devices import DATA_AXIS, data_mesh
-from ast_jax.training.state import TrainState, create_state
+from ast_jax.training.state import TrainState, create_states, take_state
 from ast_jax.training.steps import mapped_steps, student_loss, teacher_loss
-from benchmarks.common import peak_mb, serve
-from benchmarks.exchange import torch_state
+from benchmarks import category
+from benchmarks.common import compile_clock, peak_mb, serve
+from benchmarks.exchange import save_weights
 from benchmarks.side_by_side import Job
 
 NETWORKS = ("teacher", "student")
-
-
-def configured(job: Job) -> ConfigDict:
-    """A run's configuration with the job's sizes."""
-    config = configuration.default()
-    config.teacher.hidden, config.student.width = job.hidden, job.width
-    config.train.batch_size, config.train.dtype = job.batch, job.dtype
-    return config
-
-
-def create(network: str, job: Job, **options) -> tuple[object, TrainState]:
-    """A network and its fresh state; γ is 0.3, so that every gradient counts."""
-    config, make = (
-        configured(job),
-        {"teacher": create_teacher, "student": create_student},
-    )
-    size = {"side": job.side, "channels": job.channels}
-    module = make[network](config, **size, **options)
-    key = jax.random.key(NETWORKS.index(network))
-    state = create_state(module, config, **size, key=key)
-
-    def started(path: tuple, value: jax.Array) -> jax.Array:
-        return value + 0.3 if path[-1].key == "gamma" else value
-
-    params = jax.tree_util.tree_map_with_path(started, state.params)
-    return module, state.replace(params=params)
-
-
-def save_weights(folder: Path, states: dict[str, dict]) -> None:
-    """Writes variables by network for PyTorch."""
-    tensors = {
-        f"{network}.{key}": value
-        for network, variables in states.items()
-        for key, value in torch_state(variables).items()
-    }
-    save_file(tensors, folder / "weights.safetensors")
 
 
 def memory_mb() -> float:
@@ -67,44 +33,93 @@ def memory_mb() -> float:
     return stats["peak_bytes_in_use"] / 1e6 if stats else peak_mb()
 
 
+def create(
+    network: str, job: Job, mesh: Mesh, **options: Any
+) -> tuple[nn.Module, TrainState]:
+    """A network and its state, one task's; γ is 0.3, so that every gradient counts."""
+    config = category.configured(job)
+    make = {"teacher": create_teacher, "student": create_student}[network]
+    size = {"side": job.side, "channels": job.channels}
+    module = make(config, **size, **options)
+    states = create_states(
+        module, config, **size, seeds=[0], network=NETWORKS.index(network), mesh=mesh
+    )
+
+    def open_gate(path: tuple, value: jax.Array) -> jax.Array:
+        return value + 0.3 if path[-1].key == "gamma" else value
+
+    params = jax.tree_util.tree_map_with_path(open_gate, states.params)
+    return module, states.replace(params=params)
+
+
 def serve_steps(network: str, job: Job, folder: Path) -> None:
     """Train steps on one batch; a call returns their losses."""
     names = ("x", "foreground", "target")[: 2 + (network == "student")]
-    samples = {name: jax.device_put(np.load(folder / f"{name}.npy")) for name in names}
+    samples = {
+        name: jax.device_put(np.load(folder / f"{name}.npy")[None]) for name in names
+    }
     options = {"axis_name": DATA_AXIS} if network == "student" else {}
-    _, state = create(network, job, **options)
-    save_weights(folder, {network: state.variables})
+    mesh = data_mesh(jax.devices()[:1])
+    _, states = create(network, job, mesh, **options)
+    save_weights(folder, {network: take_state(states, 0, mesh).variables})
     loss = {"teacher": teacher_loss, "student": student_loss}[network]("all")
-    run = mapped_steps(loss, data_mesh(jax.devices()[:1]))
-    rows = np.tile(np.arange(job.batch, dtype=np.int32), (job.steps, 1))
+    run = mapped_steps(loss, mesh)
+    rows = np.tile(np.arange(job.batch, dtype=np.int32), (1, job.steps, 1))
+    counts = np.array([job.steps], np.int32)
 
     def steps() -> np.ndarray:
-        nonlocal state
-        state, losses = run(state, samples, rows)
-        return np.asarray(losses)
+        nonlocal states
+        states, losses = run(states, samples, rows, counts)
+        return np.asarray(losses)[0]
 
-    serve(steps, keep=folder / "ours.npz", kept=2, memory_mb=memory_mb)
+    own_serve(steps, folder, kept=2)
 
 
 def serve_scoring(job: Job, folder: Path) -> None:
     """The student's upsampled score maps, their maxima and mean scores."""
     x, m = (np.load(folder / f"{name}.npy") for name in ("x", "foreground"))
-    (teacher, state), (student, other) = (create(name, job) for name in NETWORKS)
-    variables = {"teacher": state.variables, "student": other.variables}
+    mesh, modules, variables = data_mesh(jax.devices()[:1]), {}, {}
+    for network in NETWORKS:
+        modules[network], states = create(network, job, mesh)
+        variables[network] = take_state(states, 0, mesh).variables
+    del states  # and with them the optimiser's moments
     save_weights(folder, variables)
-    del state, other  # and with them the optimiser's moments
 
     @jax.jit
     def score(variables: dict, x: jax.Array, m: jax.Array) -> tuple[jax.Array, ...]:
-        scores = pair_scores(teacher, student, variables, x, m)["student"]
-        return scoring.upsample(scores["map"]), scores["max"], scores["mean"]
+        scores = pair_scores(**modules, variables=variables, x=x, foreground=m)
+        found = scores["student"]
+        return scoring.upsample(found["map"]), found["max"], found["mean"]
 
     def call(batch: int) -> np.ndarray:
         found = jax.device_get(score(variables, x[:batch], m[:batch]))
         return np.concatenate([array.ravel() for array in found])
 
     calls = {str(batch): lambda batch=batch: call(batch) for batch in job.batches}
-    serve(calls, keep=folder / "ours.npz", memory_mb=memory_mb)
+    own_serve(calls, folder)
+
+
+def serve_training(job: Job, folder: Path) -> None:
+    """A whole category; a call returns the first epoch's losses, teacher first."""
+    x, m = (np.load(folder / f"{name}.npy") for name in ("x", "foreground"))
+    inputs = category.inputs(x, m, job.depth_channels)
+    category.save_start(folder, category.configured(job, job.epochs), inputs)
+
+    def train(epochs: int) -> np.ndarray:
+        config = category.configured(job, epochs)
+        with tempfile.TemporaryDirectory(dir=folder) as directory:
+            return np.array(category.train(config, inputs, Path(directory)))
+
+    own_serve(lambda: train(job.epochs), folder, warm_up=lambda: train(1))
+
+
+def own_serve(functions, folder: Path, **options: Any) -> None:
+    """`common.serve` with what JAX knows of memory and compilation."""
+    # A training compiles anew; that does not count, but need not take its time either.
+    jax.config.update("jax_compilation_cache_dir", str(folder / "cache"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    keep, clock = folder / "ours.npz", compile_clock()
+    serve(functions, keep=keep, memory_mb=memory_mb, compiling_s=clock, **options)
 
 
 def main(folder: Path) -> None:
@@ -112,6 +127,8 @@ def main(folder: Path) -> None:
     job = Job.load(folder)
     if job.task == "scoring":
         serve_scoring(job, folder)
+    elif job.task == "training":
+        serve_training(job, folder)
     else:
         serve_steps(job.task.removesuffix("_step"), job, folder)
 

@@ -36,12 +36,12 @@ def serve(
     kept: int = 1,
     warm_up: Function | None = None,
     memory_mb: Callable[[], float] = peak_mb,
+    compiling_s: Callable[[], float] | None = None,
     **facts: Any,
 ) -> None:
     """Calls the function whose name comes in as a line; answers with what it took.
 
-    Each is called at least twice before the first question; by how much the first of
-    these calls took longer is compilation, and what else is done once.
+    Each is called at least twice before the first question.
 
     Args:
       functions: by name, a single one as "call". Each returns when its result is there.
@@ -49,24 +49,49 @@ def serve(
       kept: how many calls.
       warm_up: what is called first in place of each, where a call takes long.
       memory_mb: the process's, or the accelerator's, peak memory.
+      compiling_s: the seconds spent compiling so far, which do not count as a call's.
+        Where unknown, compilation is by how much the first call takes longer.
       facts: what the starter is told about this rival.
     """
     functions = {"call": functions} if callable(functions) else functions
     answers = sys.stdout
     sys.stdout = sys.stderr  # libraries' chatter is no answer
+    clock = compiling_s or (lambda: 0.0)
     compile_s, results = {}, {}
     for name, function in functions.items():
+        before = clock()
         calls = [timed(warm_up or function) for _ in range(max(kept, 2))]
         seconds = [seconds for seconds, _ in calls]
-        compile_s[name] = max(0.0, seconds[0] - min(seconds[1:]))
+        longer = max(0.0, seconds[0] - min(seconds[1:]))
+        compile_s[name] = clock() - before if compiling_s else longer
         results[name] = np.stack([result for _, result in calls[:kept]])
     if keep:
         np.savez(keep, **results)
     print(json.dumps({"compile_s": compile_s, **facts}), file=answers, flush=True)
     for line in sys.stdin:
+        before = clock()
         seconds, _ = timed(functions[line.strip()])
+        seconds -= clock() - before
         taken = {"seconds": seconds, "peak_mb": memory_mb()}
         print(json.dumps(taken), file=answers, flush=True)
+
+
+def compile_clock() -> Callable[[], float]:
+    """A function that tells the seconds that XLA has compiled for since now."""
+    import jax
+
+    events = [
+        f"/jax/core/compile/{part}_duration"
+        for part in ("jaxpr_to_mlir_module", "backend_compile")
+    ]
+    total = 0.0
+
+    def add(event: str, seconds: float, **_: Any) -> None:
+        nonlocal total
+        total += seconds if event in events else 0.0
+
+    jax.monitoring.register_event_duration_secs_listener(add)
+    return lambda: total
 
 
 def timed(function: Function) -> tuple[float, Any]:
@@ -139,7 +164,7 @@ class Timing:
     Attributes:
       median_s: of each of its functions, by name.
       best_s: likewise; other people's work on the machine touches it less.
-      compile_s: by how much each one's first call took longer.
+      compile_s: what compiling each one took.
       peak_mb: peak memory.
     """
 
@@ -188,11 +213,13 @@ def matrix_product(dtype: str) -> None:
 
 def report(results: Mapping[str, Any]) -> None:
     """Prints the results as the last line, one JSON object; floats to four digits."""
-    rounded = {
-        key: float(f"{value:.4g}") if isinstance(value, float) else value
-        for key, value in results.items()
-    }
-    print(json.dumps(rounded))
+    print(json.dumps(_rounded(results)))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _rounded(of) for key, of in value.items()}
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from flax.traverse_util import flatten_dict
+from safetensors.numpy import save_file
 
 _LEAVES = {
     "kernel": "weight",
@@ -24,3 +26,13 @@ def torch_state(variables: Mapping[str, Mapping]) -> dict[str, np.ndarray]:
             array = np.ascontiguousarray(array.transpose(3, 2, 0, 1))
         state[".".join([*modules, _LEAVES.get(leaf, leaf)])] = array
     return state
+
+
+def save_weights(folder: Path, variables: Mapping[str, Mapping]) -> None:
+    """Writes FOLDER/weights.safetensors: variables by network, its name in front."""
+    tensors = {
+        f"{network}.{key}": value
+        for network, collections in variables.items()
+        for key, value in torch_state(collections).items()
+    }
+    save_file(tensors, folder / "weights.safetensors")

@@ -3,8 +3,8 @@
     python -m benchmarks.scoring [--quick] [--dtype=bfloat16]
 
 An image's latency (batch 1) and throughput (batch 16), features on the host, score maps
-of 192×192 back there. Both must compute the same scores. The last line is JSON; its first
-figures are the latency's, those ending in `_16` an image's at the throughput's batch.
+of 192×192 back there. Both must compute the same scores. The last line is JSON, seconds
+an image; the names of the throughput's figures end in `_16`.
 """
 
 from absl import app

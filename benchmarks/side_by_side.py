@@ -84,12 +84,11 @@ class Job:
     def save(self, folder: Path) -> None:
         """Writes the job, random features, and a target for the student."""
         (folder / "job.json").write_text(json.dumps(dataclasses.asdict(self)))
-        rng = np.random.default_rng(0)
-        shape = (self.samples, self.side, self.side, self.channels)
-        np.save(folder / "x.npy", rng.standard_normal(shape, np.float32))
-        np.save(folder / "foreground.npy", rng.random(shape[:3], np.float32))
+        x, foreground = random_features(self)
+        np.save(folder / "x.npy", x)
+        np.save(folder / "foreground.npy", foreground)
         if self.task == "student_step":
-            np.save(folder / "target.npy", rng.standard_normal(shape, np.float32))
+            np.save(folder / "target.npy", x[..., ::-1])
 
     def forward_flops(self) -> dict[str, float]:
         """Of each network, an image: two a multiplication and addition.
@@ -115,6 +114,13 @@ class Job:
         none = {"teacher": (c - c // 2) * self.hidden, "student": c * self.width}
         forward = self.forward_flops()
         return {key: 3 * forward[key] - of_kernel * none[key] for key in forward}
+
+
+def random_features(job: Job) -> tuple[np.ndarray, np.ndarray]:
+    """Feature maps [n,h,w,c] and foreground weights [n,h,w]."""
+    rng = np.random.default_rng(0)
+    shape = (job.samples, job.side, job.side, job.channels)
+    return rng.standard_normal(shape, np.float32), rng.random(shape[:3], np.float32)
 
 
 @dataclasses.dataclass(frozen=True)

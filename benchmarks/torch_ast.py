@@ -6,6 +6,7 @@ named as our parameters' paths, with PyTorch's own names for the leaves (`f1.0.c
 """
 
 import math
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -164,3 +165,21 @@ def step(loss: Tensor, optimiser: torch.optim.Optimizer) -> Tensor:
     loss.backward()
     optimiser.step()
     return loss.detach()
+
+
+def train(
+    network: nn.Module, epochs: Iterable[Tensor], loss: Callable[[Tensor], Tensor]
+) -> list[float]:
+    """Trains and leaves the network in evaluation mode; each epoch's mean loss.
+
+    Args:
+      network: what `loss` runs and differentiates.
+      epochs: each one's batches, as rows of the samples [steps,b].
+      loss: of some rows.
+    """
+    optimiser, means = adam(network.train()), []
+    for epoch in epochs:
+        losses = [step(loss(rows), optimiser) for rows in epoch]
+        means.append(torch.stack(losses).mean().item())
+    network.eval()
+    return means

@@ -70,16 +70,21 @@ def same_pads(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def main(folder: Path, layout: str) -> None:
-    """Serves the network on the folder's images; leaves its features there."""
+def load(folder: Path) -> tuple[TorchEfficientNet, tuple[torch.Tensor, torch.Tensor]]:
+    """The network that `random_backbone` wrote, and its mean and deviation [3,1,1]."""
     text = (folder / "network.json").read_text()
     net = json.loads(text, object_hook=lambda fields: SimpleNamespace(**fields))
     tensors = load_file(folder / "weights.safetensors")
     mean, std = (torch.tensor(v)[:, None, None] for v in (net.mean, net.std))
+    return TorchEfficientNet(net, tensors), (mean, std)
+
+
+def main(folder: Path, layout: str) -> None:
+    """Serves the network on the folder's images; leaves its features there."""
+    model, (mean, std) = load(folder)
     images = torch.from_numpy(np.load(folder / "images.npy")).permute(0, 3, 1, 2)
     if layout == "contiguous":  # else the NHWC images are channels_last as they are
         images = images.contiguous()
-    model = TorchEfficientNet(net, tensors)
 
     @torch.inference_mode()
     def run() -> np.ndarray:

@@ -6,6 +6,7 @@ On a GPU where PyTorch sees one. Imports no JAX, so that its memory is PyTorch's
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ class Rival:
         """Reads the job's folder."""
         self.job, self.folder, self.layout = job, folder, layout
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.weights = load_file(folder / "weights.safetensors")
+        self.tensors = load_file(folder / "weights.safetensors")
 
     def autocast(self) -> torch.autocast:
         """bfloat16 where the job says so."""
@@ -44,15 +45,20 @@ class Rival:
             network = torch_ast.TorchTeacher(job.side, job.channels, job.hidden)
         else:
             network = torch_ast.TorchStudent(job.side, job.channels, job.width)
+        network.load_state_dict(self.weights(name), strict=False)
+        network = network.to(self.device, memory_format=FORMATS[self.layout])
+        if job.torch_compile:
+            network.compile()
+        return network
+
+    def weights(self, name: str) -> dict[str, Tensor]:
+        """Our initial weights of a network."""
         prefix = f"{name}."
-        weights = {
+        return {
             key.removeprefix(prefix): value
-            for key, value in self.weights.items()
+            for key, value in self.tensors.items()
             if key.startswith(prefix)
         }
-        network.load_state_dict(weights, strict=False)
-        network = network.to(self.device, memory_format=FORMATS[self.layout])
-        return torch.compile(network) if job.torch_compile else network
 
     def maps(self, name: str) -> Tensor:
         """Features of the job's folder [n,c,h,w]."""
@@ -131,6 +137,35 @@ def serve_scoring(rival: Rival) -> None:
     rival.serve({str(batch): lambda batch=batch: call(batch) for batch in batches})
 
 
+def serve_training(rival: Rival) -> None:
+    """A whole category; a call returns the first epoch's losses, teacher first."""
+    job, x, m = rival.job, rival.maps("x"), rival.foreground()
+    with np.load(rival.folder / "orders.npz") as arrays:
+        orders = {key: torch.from_numpy(arrays[key]).long() for key in arrays}
+    networks = {name: rival.network(name) for name in ("teacher", "student")}
+    teacher, student = networks.values()
+    memory_format = FORMATS[rival.layout]
+
+    def loss(name: str, rows: Tensor) -> Tensor:
+        maps, weight = x[rows].contiguous(memory_format=memory_format), m[rows]
+        if name == "teacher":
+            return rival.teacher_loss(teacher, maps, weight)
+        with torch.no_grad(), rival.autocast():
+            target = teacher(maps)[0]
+        return rival.student_loss(student, maps, weight, target)
+
+    def train(epochs: int) -> np.ndarray:
+        first = []
+        for name, network in networks.items():
+            network.load_state_dict(rival.weights(name), strict=False)
+            rows = orders[name][:epochs].to(rival.device)
+            first += torch_ast.train(network, rows, partial(loss, name))[:1]
+            torch.save(network.state_dict(), rival.folder / f"{name}.{rival.layout}")
+        return np.array(first)
+
+    rival.serve(lambda: train(job.epochs), warm_up=lambda: train(1))
+
+
 def main(folder: Path, layout: str) -> None:
     """Serves the folder's job."""
     torch.backends.cudnn.benchmark = True
@@ -138,6 +173,8 @@ def main(folder: Path, layout: str) -> None:
     rival = Rival(job, folder, layout)
     if job.task == "scoring":
         serve_scoring(rival)
+    elif job.task == "training":
+        serve_training(rival)
     else:
         serve_steps(job.task.removesuffix("_step"), rival)
 
