@@ -188,7 +188,9 @@ def mvtec_loco(
     return root
 
 
-def folder(root: Path, *, depth: bool = False) -> Path:
+def folder(
+    root: Path, *, depth: bool = False, train: int = 6, test: bool = True
+) -> Path:
     """The user's own folder, with point clouds beside the images when `depth`."""
 
     def write(base: Path, count: int, *, bad: bool = False):
@@ -201,7 +203,9 @@ def folder(root: Path, *, depth: bool = False) -> Path:
             save(base / "rgb" / f"{stem}.bmp", pixels)
             save(base / "xyz" / f"{stem}.tiff", cloud(seed, defect=bad))
 
-    write(root / "good", 6)
+    write(root / "good", train)
+    if not test:
+        return root
     write(root / "test" / "good", 2)
     write(root / "test" / "stain", 2, bad=True)
     for number in range(2):
