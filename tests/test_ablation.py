@@ -13,7 +13,6 @@ from ast_jax import ablation
 from ast_jax.ablation import Row, ablate, median_seconds, table, variants
 from ast_jax.config import default, validate
 from ast_jax.errors import UserError
-from ast_jax.evaluation.evaluate import evaluate
 from ast_jax.evaluation.tables import DASH
 from ast_jax.pair import load_pair
 from ast_jax.run import Run
@@ -25,13 +24,12 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 VARIANTS = (
     ("asymmetric", {}),
     ("symmetric", {"student.kind": "flow"}),
-    ("no_encoding", {"teacher.positional_encoding": False}),
 )
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """Tiny networks on a stand-in of MVTec 3D-AD, in three variants."""
+    """Tiny networks on a stand-in of MVTec 3D-AD, in two variants."""
     tmp_path = tmp_path_factory.mktemp("data")
     root = layouts.mvtec_3d_ad(tmp_path / "data", "bagel", train=8, validation=0)
     config = default()
@@ -66,7 +64,6 @@ def test_every_variant_is_an_ordinary_run(config, ablated):
         row = next(row for row in rows if row.name == name)
         assert row.changes == changes
         assert row.figures == results["mean"]
-    assert json.loads(json.dumps(evaluate(run))) == results
 
 
 def test_the_teacher_alone_is_the_first_variants(ablated):
@@ -90,28 +87,28 @@ def test_a_shared_teacher_gives_the_run_that_trains_its_own(config, ablated, tmp
             np.testing.assert_array_equal(shared, own)
 
 
-def test_a_teacher_is_trained_once_and_another_one_anew(ablated):
+def test_a_teacher_is_trained_once_and_its_curve_stands_in_each_run(ablated):
     directory, _ = ablated
 
-    def curve(name):
+    def curves(name):
         path = directory / name / "bagel" / "seed_0" / "metrics.jsonl"
-        rows = map(json.loads, path.read_text().splitlines())
-        return [row for row in rows if row["stage"] == "teacher"]
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        assert [row["stage"] for row in rows] == ["teacher"] * 2 + ["student"] * 2
+        return rows[:2], rows[2:]
 
-    assert curve("symmetric") == curve("asymmetric")
-    assert len(curve("no_encoding")) == 2
-    assert curve("no_encoding")[1]["loss"] != curve("asymmetric")[1]["loss"]
+    (teacher, student), (shared, other) = curves("asymmetric"), curves("symmetric")
+    assert shared == teacher  # down to the speed, which no second training repeats
+    assert other != student
 
 
+@pytest.mark.slow
 def test_going_on_trains_nothing_again(config, ablated, tmp_path):
     directory, rows = ablated
-    some = config.copy_and_resolve_references()
-    some.variants = VARIANTS[:2]
     copied = Path(shutil.copytree(directory, tmp_path / "ablation"))
     logs = {path: path.read_text() for path in copied.rglob("metrics.jsonl")}
-    again = ablate(some, copied)
+    again = ablate(config, copied)
     assert {path: path.read_text() for path in logs} == logs
-    assert [row.figures for row in again] == [row.figures for row in rows[:3]]
+    assert [row.figures for row in again] == [row.figures for row in rows]
 
 
 def test_the_table_stands_with_times_for_both_batches(ablated):
@@ -126,10 +123,18 @@ def test_the_table_stands_with_times_for_both_batches(ablated):
     assert f"jax: {jax.__version__}" in text
 
 
-def test_another_configuration_gets_no_teacher(config, ablated, tmp_path):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.seeds", (1,)),
+        ("teacher.positional_encoding", False),
+        ("dataset.image_size", 96),
+    ],
+)
+def test_another_teacher_is_not_copied(config, ablated, tmp_path, key, value):
     directory, _ = ablated
     changed = variants(config)["asymmetric"]
-    changed.train.seeds = (1,)
+    changed.update_from_flattened_dict({key: value})
     twin = Run.open(directory / "asymmetric")
     ablation.share_teachers(changed, tmp_path / "run", [twin])
     assert not (tmp_path / "run").exists()
