@@ -16,7 +16,7 @@ from ast_jax.data.inputs import Inputs
 from ast_jax.data.parts import Parts
 from ast_jax.ensemble import NETWORKS, Ensemble, Scores, ScoresBySeed
 from ast_jax.errors import UserError
-from ast_jax.evaluation import protocol
+from ast_jax.evaluation import calibration_file, protocol
 from ast_jax.evaluation.calibration import Calibration, calibrate
 from ast_jax.evaluation.published import published
 from ast_jax.evaluation.report import write_report
@@ -120,14 +120,7 @@ def calibrate_category(
     if len(held_out):
         scores = ensemble.score(held_out, batch_size)["student"]
         calibration = calibrate(scores.image, scores.maximum, config.calibration.alpha)
-    tree = {
-        "calibration": calibration and dataclasses.asdict(calibration),
-        "scales": {
-            seed: {name: dataclasses.asdict(scale) for name, scale in scales.items()}
-            for seed, scales in ensemble.scales.items()
-        },
-    }
-    write_json(run.directory / category.name / "calibration.json", tree)
+    calibration_file.write(run, category.name, calibration, ensemble.scales)
     return ensemble, calibration
 
 
