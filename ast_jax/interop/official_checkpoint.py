@@ -1,98 +1,240 @@
-"""Reads the authors' PyTorch state dicts into our parameters.
+"""Makes a run of the authors' PyTorch weights, which evaluate.py and predict.py take.
 
-Their teacher is a list of modules: permutation k is module 2k + 2, which is not in the
-state dict, and coupling k module 2k + 3. Their student carries an unused `gamma`.
+python -m ast_jax.interop.official_checkpoint --teacher=T.pth --student=S.pth \\
+    --config=configs/mvtec_3d_ad.py --workdir=DIR --category=NAME \\
+    --config.backbone.padding=efficientnet_pytorch_0.7.1 \\
+    --config.dataset.root=/data/mvtec_3d_ad
+
+The `.pth` files are the state dicts that their training saves; to read them takes
+torch. A further category joins the same run. With `dataset.root` the run is calibrated
+on the data set's validation split. Their networks have seen every training image, whose
+scores are lower than a new part's: no fraction of those can stand in for a validation
+split, and without one there is no threshold.
 """
 
-from collections.abc import Mapping
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
-import numpy as np
-from flax.traverse_util import unflatten_dict
+import jax
+import jax.numpy as jnp
+from absl import flags, logging
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict, config_flags
 
+from ast_jax import cli
+from ast_jax.backbones import architecture
+from ast_jax.config import validate
+from ast_jax.data import depth
 from ast_jax.errors import UserError
+from ast_jax.evaluation import calibration_file
+from ast_jax.evaluation.evaluate import calibrate_category
+from ast_jax.interop.official_state_dict import (
+    StateDict,
+    read_state_dict,
+    student_variables,
+    teacher_params,
+)
+from ast_jax.models import create_student, create_teacher
+from ast_jax.run import Run
+from ast_jax.training.checkpoints import CheckpointStore
+from ast_jax.training.state import state_template
+from ast_jax.training.train import Category, open_categories
 
-StateDict = Mapping[str, np.ndarray]
-_FIRST_COUPLING = 3
-_UNUSED = ("gamma", "num_batches_tracked")
-
-
-def _conv(state: StateDict, name: str) -> dict[str, np.ndarray]:
-    """A convolution's parameters: PyTorch's OIHW kernel as HWIO."""
-    kernel = np.transpose(state[f"{name}.weight"], (2, 3, 1, 0))
-    return {"kernel": kernel, "bias": state[f"{name}.bias"]}
-
-
-class _Reader(Mapping):
-    """A state dict that remembers which keys were read, so that none is forgotten."""
-
-    def __init__(self, state: StateDict, what: str):
-        self._state, self._what, self._read = state, what, set()
-
-    def __getitem__(self, key: str) -> np.ndarray:
-        if key not in self._state:
-            raise UserError(f"{self._what}: the state dict has no {key!r}.")
-        self._read.add(key)
-        return np.asarray(self._state[key])
-
-    def __iter__(self):
-        return iter(self._state)
-
-    def __len__(self) -> int:
-        return len(self._state)
-
-    def check_all_read(self) -> None:
-        rest = [k for k in self if k not in self._read and not k.endswith(_UNUSED)]
-        if rest:
-            raise UserError(
-                f"{self._what}: {len(rest)} tensors have no place in this network "
-                f"({', '.join(rest[:3])}, …); check the configuration's blocks."
-            )
+NETWORKS = ("teacher", "student")
+_AUTHORS_PADDING = architecture.PADDINGS[1]
+# More than any schedule has, so that train.py takes the networks as trained.
+_TRAINED = 10**9
 
 
-def teacher_params(state: StateDict, blocks: int = 4) -> dict:
-    """Returns our teacher's parameters from the authors' state dict.
+def import_pair(
+    config: ConfigDict, workdir: Path, category: str, files: Mapping[str, Path]
+) -> Run:
+    """Writes a pair into a new run, or as a further category into an imported one.
 
     Args:
-      state: PyTorch names to arrays, kernels OIHW.
-      blocks: number of coupling blocks.
+      config: the authors' settings; its `dataset.categories` are set here.
+      workdir: the run's folder.
+      category: the pair's.
+      files: "teacher" and "student" → `.pth` file.
 
     Raises:
-      UserError: a tensor is missing or has no place.
+      UserError: the files do not fit the configuration, the folder holds another run or
+        this category, or the data are damaged. The folder is then as it was.
     """
-    reader = _Reader(state, "teacher")
-    params = {}
-    for k in range(blocks):
-        for ours, theirs in (("f1", "s1"), ("f2", "s2")):
-            prefix = f"module_list.{_FIRST_COUPLING + 2 * k}.{theirs}"
-            params[f"{ours}_{k}"] = {
-                "conv1": _conv(reader, f"{prefix}.conv1"),
-                "conv2": _conv(reader, f"{prefix}.conv2"),
-                "gamma": reader[f"{prefix}.gamma"],
-            }
-    reader.check_all_read()
-    return params
+    _check(config)
+    directory = Path(workdir).absolute()
+    if Path(category).name != category:
+        raise UserError(f"--category={category}: not the name of a category.")
+    if (directory / category).exists():
+        raise UserError(
+            f"{directory} has a {category!r} already; remove that folder or take "
+            "another --workdir."
+        )
+    config.dataset.categories = (category,)
+    states = {name: read_state_dict(Path(files[name])) for name in NETWORKS}
+    variables = _fitted(states, config, files)
+    opened = open_categories(config)[0] if config.dataset.root else None
+    with _joining(directory, config) as run:
+        _write_pair(run, category, variables, opened)
+        calibration_file.write(run, category, None, {})
+        calibration = calibrate_category(run, opened)[1] if opened else None
+        _move(run, directory, category)
+    if calibration is None:
+        logging.warning("%s: no validation images, so there is no threshold.", category)
+    else:
+        alpha, threshold = calibration.attained_alpha, calibration.threshold
+        logging.info("%s: threshold %.6g at alpha %.3g.", category, threshold, alpha)
+    return Run.open(directory)
 
 
-def student_variables(state: StateDict, blocks: int = 4) -> dict[str, dict]:
-    """Returns our student's `params` and `batch_stats` from the authors' state dict.
+def _check(config: ConfigDict) -> None:
+    """What the configuration cannot have, before any file is opened."""
+    validate(config)
+    if config.calibration.fraction:
+        raise UserError(
+            f"calibration.fraction is {config.calibration.fraction}: the authors' "
+            "networks have seen every training image, so none can calibrate; set "
+            "--config.calibration.fraction=0 (a validation split is taken by itself)."
+        )
+    if len(config.train.seeds) > 1:
+        raise UserError(f"train.seeds must be one seed. Got {config.train.seeds}.")
+    if config.mode != "3d" and config.backbone.padding != _AUTHORS_PADDING:
+        logging.info(
+            "Features are padded as timm's; if the weights come from efficientnet_"
+            "pytorch 0.7.1, add --config.backbone.padding=%s.",
+            _AUTHORS_PADDING,
+        )
+
+
+def _sizes(config: ConfigDict) -> dict[str, int]:
+    """Side and channels of the networks' input, by the configuration alone."""
+    channels = depth.UNSHUFFLE**2 if "3d" in config.mode else 0
+    stride = 32
+    if "rgb" in config.mode:
+        options = config.backbone
+        net = architecture.architecture(options.name.split(".")[0], options.stage)
+        channels, stride = channels + net.channels, net.stride
+    return {"side": config.dataset.image_size // stride, "channels": channels}
+
+
+def _fitted(
+    states: Mapping[str, StateDict], config: ConfigDict, files: Mapping[str, Path]
+) -> dict[str, dict]:
+    """Both networks' variables, in the shapes that the configuration makes.
 
     Raises:
-      UserError: a tensor is missing or has no place.
+      UserError: they have others; the line names file and tensor.
     """
-    reader = _Reader(state, "student")
-    params = {("conv1",): _conv(reader, "conv1"), ("conv2",): _conv(reader, "conv2")}
-    stats = {}
-    for block in range(blocks):
-        for k in (1, 2):
-            name, bn = f"block{block}", f"res.{block}.bn{k}"
-            params[name, f"conv{k}"] = _conv(reader, f"res.{block}.l{k}")
-            params[name, f"bn{k}"] = {
-                "scale": reader[f"{bn}.weight"],
-                "bias": reader[f"{bn}.bias"],
-            }
-            stats[name, f"bn{k}"] = {
-                "mean": reader[f"{bn}.running_mean"],
-                "var": reader[f"{bn}.running_var"],
-            }
-    reader.check_all_read()
-    return {"params": unflatten_dict(params), "batch_stats": unflatten_dict(stats)}
+    size = _sizes(config)
+    modules = {
+        "teacher": create_teacher(config, **size),
+        "student": create_student(config, **size),
+    }
+    variables = {}
+    for name, module in modules.items():
+        try:
+            variables[name] = _variables(states[name], name, config)
+        except UserError as error:
+            raise UserError(f"{files[name]}: {error}") from error
+        template = state_template(module, config, **size).variables
+        ours, expected = flatten_dict(variables[name]), flatten_dict(template)
+        # Kernels first: they tell most.
+        for path, leaf in sorted(expected.items(), key=lambda item: -item[1].ndim):
+            if ours[path].shape != leaf.shape:
+                raise UserError(
+                    f"{files[name]}: {'/'.join(path)} is {list(ours[path].shape)}, the "
+                    f"configuration makes it {list(leaf.shape)}; check mode, backbone, "
+                    "teacher.hidden, teacher.positional_encoding and student.width."
+                )
+    return variables
+
+
+def _variables(state: StateDict, network: str, config: ConfigDict) -> dict[str, dict]:
+    flow = {"gamma": config.teacher.gamma, "blocks": config.teacher.blocks}
+    if network == "teacher":
+        return {"params": teacher_params(state, **flow), "batch_stats": {}}
+    if config.student.kind == "flow":
+        return {"params": {"flow": teacher_params(state, **flow)}, "batch_stats": {}}
+    return student_variables(state, config.student.blocks)
+
+
+@contextlib.contextmanager
+def _joining(directory: Path, config: ConfigDict) -> Iterator[Run]:
+    """A run in a temporary folder beside `directory`, which is held if it is a run.
+
+    Its categories are those of the run at `directory` and the configuration's.
+    """
+    with contextlib.ExitStack() as stack:
+        config = config.copy_and_resolve_references()
+        if (directory / "config.json").exists():
+            existing = Run.open(directory)
+            stack.enter_context(existing.locked())
+            new, old = (c.dataset.categories for c in (config, existing.config))
+            config.dataset.categories = old
+            Run.create(directory, config)  # refuses another configuration
+            config.dataset.categories = old and old + new  # empty: all
+        try:
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            temporary = tempfile.TemporaryDirectory(
+                prefix=f".{directory.name}.", dir=directory.parent
+            )
+        except OSError as error:
+            raise UserError(
+                f"{directory}: cannot be written ({error.strerror})."
+            ) from error
+        yield Run.create(Path(stack.enter_context(temporary)) / "run", config)
+
+
+def _write_pair(
+    run: Run, category: str, variables: Mapping[str, dict], opened: Category | None
+) -> None:
+    """Writes the record and the checkpoints that `load_pair` reads."""
+    size, seed = _sizes(run.config), run.config.train.seeds[0]
+    record = {
+        **size,
+        "train": list(opened.parts["train"].ids) if opened else [],
+        "held_out": [],
+        "normaliser": None,
+    }
+    run.write_inputs(category, seed, record)
+    for name, create in zip(NETWORKS, (create_teacher, create_student), strict=True):
+        template = state_template(create(run.config, **size), run.config, **size)
+        state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), template)
+        state = state.replace(step=jnp.int32(_TRAINED), **variables[name])
+        with CheckpointStore(run.seed_directory(category, seed) / name) as store:
+            store.save(state)
+
+
+def _move(run: Run, directory: Path, category: str) -> None:
+    """Puts a finished category, then the configuration that names it, in place."""
+    directory.mkdir(exist_ok=True)
+    (run.directory / category).replace(directory / category)
+    (run.directory / "config.json").replace(directory / "config.json")
+
+
+def _define_flags() -> None:
+    """Defined for the command alone, since train.py has flags of the same names."""
+    config_flags.DEFINE_config_file(
+        "config", help_string="A file in configs/.", lock_config=True
+    )
+    flags.DEFINE_string("teacher", None, "The teacher's state dict, a .pth file.")
+    flags.DEFINE_string("student", None, "The student's.")
+    flags.DEFINE_string("workdir", None, "The run's folder, made if need be.")
+    flags.DEFINE_string("category", None, "What the pair was trained on.")
+    required = ["config", "teacher", "student", "workdir", "category"]
+    flags.mark_flags_as_required(required)
+
+
+def main() -> None:
+    """Imports the pair that the flags name."""
+    values = flags.FLAGS
+    files = {name: Path(values[name].value) for name in NETWORKS}
+    config = cli.plain(values.config)
+    import_pair(config, values.workdir, values.category, files)
+
+
+if __name__ == "__main__":
+    _define_flags()
+    cli.run(main)
