@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from logging import WARNING, LogRecord
+from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
@@ -18,6 +19,7 @@ def run(main: Callable[[], None]) -> None:
             fail(f"unexpected argument {argv[1]!r}; flags have the form --name=value.")
         logging.set_verbosity(logging.INFO)
         logging.get_absl_handler().addFilter(_is_ours)
+        keep_compiled()
         try:
             main()
         except UserError as error:
@@ -26,6 +28,17 @@ def run(main: Callable[[], None]) -> None:
             fail("interrupted; run the same command to continue.", status=130)
 
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def keep_compiled() -> None:
+    """Keeps compiled programs on disk for the next start, unless a place is chosen."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        folder = Path("~/.cache/ast_jax/compiled").expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    # By default what compiles in under a second is left out: most of a start.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def _is_ours(record: LogRecord) -> bool:

@@ -16,7 +16,13 @@ from ast_jax.models import create_student, create_teacher
 from ast_jax.models.teacher import Teacher
 from ast_jax.run import Run
 from ast_jax.training.checkpoints import opened
-from ast_jax.training.devices import data_mesh, replicated, split_batch
+from ast_jax.training.devices import (
+    data_mesh,
+    fetch,
+    place,
+    replicated,
+    split_batch,
+)
 from ast_jax.training.state import state_template
 
 # network ("student" or "teacher") → {"map": [n,h,w], "max": [n], "mean": [n]}
@@ -60,16 +66,16 @@ def score(
     """Scores all inputs, batch by batch; the last batch is filled up and cut."""
     mesh = mesh or data_mesh()
     batch_size = -(-batch_size // mesh.size) * mesh.size
-    variables = jax.device_put(pair.variables, replicated(mesh))
+    variables = place(pair.variables, replicated(mesh))
     inputs = inputs.normalised(pair.normaliser)
     results = []
     for first in range(0, len(inputs), batch_size):
         rows = np.arange(first, first + batch_size)
         batch = inputs.take(np.minimum(rows, len(inputs) - 1))
-        batch = jax.device_put(batch, split_batch(mesh))
+        batch = place(batch, split_batch(mesh))
         results.append(pair.compiled(variables, batch["x"], batch["foreground"]))
     return jax.tree.map(
-        lambda *arrays: np.concatenate(arrays)[: len(inputs)], *jax.device_get(results)
+        lambda *arrays: np.concatenate(arrays)[: len(inputs)], *fetch(results)
     )
 
 

@@ -18,12 +18,18 @@ from typing import Any
 import filelock
 from ml_collections import ConfigDict
 
-from ast_jax.config import flatten
+from ast_jax.config import default, flatten
 from ast_jax.errors import UserError
+from ast_jax.processes import is_main
 
 FORMAT = 1
-# A run stays the same run when its data are moved.
-_LOCATIONS = ("dataset.root", "dataset.data_dir", "backbone.weights")
+# A run stays the same run when its data are moved or it is spread otherwise.
+_INCIDENTAL = (
+    "dataset.root",
+    "dataset.data_dir",
+    "backbone.weights",
+    "train.tasks_per_device",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +84,10 @@ class Run:
                 f"{path} has format {version}, this version reads up to {FORMAT}; "
                 "update ast-jax."
             )
-        return cls(directory, ConfigDict(_with_tuples(config)))
+        # What a run of an earlier version does not know has its default.
+        complete = default()
+        complete.unlock().update(_with_tuples(config))
+        return cls(directory, complete)
 
     def seed_directory(self, category: str, seed: int) -> Path:
         """Where one trained pair lies."""
@@ -113,11 +122,14 @@ class Run:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the run's folder against a second process.
+        """Holds the run's folder against a second run.
 
         Raises:
-          UserError: another process trains in it.
+          UserError: another run trains in it.
         """
+        if not is_main():
+            yield
+            return
         lock = filelock.FileLock(self.directory / ".lock")
         try:
             lock.acquire(timeout=0)
@@ -132,11 +144,13 @@ class Run:
 
 
 def write_json(path: Path, tree: Any) -> None:
-    """Writes a file whole or not at all.
+    """Writes a file whole or not at all; of several processes the main one does.
 
     Raises:
       UserError: the folder cannot be written.
     """
+    if not is_main():
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +170,7 @@ def _with_tuples(value: Any) -> Any:
 def _differences(old: ConfigDict, new: ConfigDict) -> list[str]:
     """What a user has to know to see why two configurations are not the same run."""
     before, after = flatten(old.to_dict()), flatten(new.to_dict())
-    keys = sorted((before.keys() | after.keys()) - set(_LOCATIONS))
+    keys = sorted((before.keys() | after.keys()) - set(_INCIDENTAL))
     return [
         f"{key} is {before.get(key)!r} there and {after.get(key)!r} here"
         for key in keys

@@ -48,6 +48,12 @@ class Entry:
     dtype: str
     sources: dict[str, str | int]
 
+    def share(self, rows: range) -> "Entry":
+        """Some of the rows, as an entry of their own."""
+        sources = {**self.sources, "rows": f"{rows.start}:{rows.stop}"}
+        shape = (len(rows), *self.shape[1:])
+        return dataclasses.replace(self, shape=shape, sources=sources)
+
     @property
     def description(self) -> str:
         """All of the above and the format's version in one line of JSON."""
@@ -125,6 +131,17 @@ def fetch(
             " or choose another folder with dataset.data_dir"
         )
     return array
+
+
+def holds(directory: Path, entry: Entry) -> bool:
+    """Whether the entry is there, complete and unharmed."""
+    return _opened(directory / entry.name, entry) is not None
+
+
+def discard(directory: Path, entry: Entry) -> None:
+    """Removes the entry if it is there."""
+    shutil.rmtree(directory / entry.name, ignore_errors=True)
+    (directory / f"{entry.name}.lock").unlink(missing_ok=True)
 
 
 def _opened(folder: Path, entry: Entry) -> np.memmap | None:

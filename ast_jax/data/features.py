@@ -25,6 +25,7 @@ from ast_jax.data import cache, depth
 from ast_jax.data.decoding import resize_image
 from ast_jax.data.parts import Part, Parts
 from ast_jax.errors import UserError
+from ast_jax.processes import agreed, barrier, is_main
 
 MODES = ("rgb", "3d", "rgb3d")
 STORAGE_DTYPES = ("float32", "float16")
@@ -180,10 +181,47 @@ def _cached(
     """What `network` makes of batches of prepared parts, from the cache or into it."""
     if not parts:
         return np.empty(entry.shape, entry.dtype)
-    compute_from = functools.partial(
-        _blocks, parts, prepare, network, batch_size, entry
-    )
-    return cache.fetch(directory, entry, compute_from)
+
+    def compute(rows: range, entry: cache.Entry) -> cache.ComputeFrom:
+        of_rows = parts.subset(rows)
+        return functools.partial(_blocks, of_rows, prepare, network, batch_size, entry)
+
+    whole = compute(range(len(parts)), entry)
+    if jax.process_count() > 1 and not agreed(cache.holds(directory, entry)):
+        _share_out(directory, entry, compute)
+    return cache.fetch(directory, entry, whole)
+
+
+def _share_out(
+    directory: Path,
+    entry: cache.Entry,
+    compute: Callable[[range, cache.Entry], cache.ComputeFrom],
+) -> None:
+    """Every process computes a share of the rows; the main one puts them together.
+
+    Shares that the main process does not find, because the folder is not one that all
+    see, it computes itself.
+    """
+    bounds = np.linspace(0, entry.shape[0], jax.process_count() + 1).astype(int)
+    shares = [range(*ends) for ends in itertools.pairwise(bounds.tolist())]
+
+    def fetch(rows: range) -> Float[np.ndarray, "rows h w c"]:
+        share = entry.share(rows)
+        return cache.fetch(directory, share, compute(rows, share))
+
+    def joined(start: int) -> Iterator[Float[np.ndarray, "rows h w c"]]:
+        for rows in shares:
+            if max(start, rows.start) < rows.stop:
+                yield fetch(rows)[max(0, start - rows.start) :]
+
+    if shares[jax.process_index()]:
+        fetch(shares[jax.process_index()])
+    barrier("shares of the features")
+    if is_main():
+        cache.fetch(directory, entry, joined)
+        for rows in filter(None, shares):
+            cache.discard(directory, entry.share(rows))
+    barrier("features")
 
 
 def _blocks(

@@ -20,6 +20,7 @@ from ast_jax.evaluation import calibration_file, protocol
 from ast_jax.evaluation.calibration import Calibration, calibrate
 from ast_jax.evaluation.published import published
 from ast_jax.evaluation.report import write_report
+from ast_jax.processes import is_main
 from ast_jax.run import Run, write_json
 from ast_jax.training.train import Category, open_categories
 
@@ -61,11 +62,12 @@ def evaluate(
     for category in open_categories(config):
         logging.info("%s: evaluating.", category.name)
         evaluated.append(evaluate_category(run, category))
-        if save_maps:
+        if save_maps and is_main():
             write_maps(run, evaluated[-1])
     results = results_tree(config, evaluated)
     write_json(run.directory / "results.json", results)
-    write_report(run, evaluated, results)
+    if is_main():
+        write_report(run, evaluated, results)
     return results
 
 

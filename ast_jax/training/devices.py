@@ -89,24 +89,6 @@ def fetch(tree: Any) -> Any:
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
-def agreed(value: int) -> int:
-    """The main process's value, in every process."""
-    if jax.process_count() == 1:
-        return value
-    return int(multihost_utils.broadcast_one_to_all(np.int64(value)))
-
-
-def is_main() -> bool:
-    """Whether this process writes logs, results and reports."""
-    return jax.process_index() == 0
-
-
-def barrier(name: str) -> None:
-    """Waits until every process is here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
-
-
 def check_batch(batch_size: int, mesh: Mesh) -> None:
     """Checks that every device gets an equal share of a batch.
 

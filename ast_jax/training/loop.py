@@ -19,8 +19,9 @@ from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from ast_jax.errors import UserError
+from ast_jax.processes import agreed, is_main
 from ast_jax.training.checkpoints import CheckpointStore
-from ast_jax.training.devices import agreed, fetch, is_main, replicated
+from ast_jax.training.devices import fetch, replicated
 from ast_jax.training.feed import Chunk, Feed, Samples, epoch_order
 from ast_jax.training.state import TrainState, stack_states, take_state
 from ast_jax.training.steps import Loss, mapped_steps

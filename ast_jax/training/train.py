@@ -21,6 +21,7 @@ from ast_jax.data.inputs import Inputs
 from ast_jax.data.parts import Parts
 from ast_jax.errors import UserError
 from ast_jax.models import create_student, create_teacher
+from ast_jax.processes import barrier
 from ast_jax.run import Run
 from ast_jax.training.devices import (
     DATA_AXIS,
@@ -107,6 +108,7 @@ def train(config: ConfigDict, workdir: str | Path) -> Run:
         pairs.sort(key=lambda pair: -len(pair.inputs))
         for size, group in itertools.groupby(pairs, lambda pair: pair.batch_size):
             train_pairs(list(group), size, config, mesh)
+    barrier("trained")
     return run
 
 

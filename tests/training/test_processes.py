@@ -1,0 +1,99 @@
+"""Several processes are one run, and a mistake in joining them is one line."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ast_jax import processes
+from ast_jax.errors import UserError
+
+REPOSITORY = Path(__file__).parents[2]
+TINY = [
+    "--config=configs/quickstart.py",
+    "--config.dataset.image_size=64",
+    "--config.teacher.hidden=4",
+    "--config.teacher.blocks=2",
+    "--config.teacher.epochs=1",
+    "--config.student.width=8",
+    "--config.student.blocks=1",
+    "--config.student.epochs=1",
+]
+
+
+def train_py(folder: Path, *flags: str, devices: int) -> subprocess.Popen:
+    return subprocess.Popen(
+        [
+            *(sys.executable, "train.py", *TINY, *flags),
+            f"--workdir={folder / 'run'}",
+            f"--config.dataset.data_dir={folder / 'cache'}",
+        ],
+        cwd=REPOSITORY,
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("localhost", 0))
+        return server.getsockname()[1]
+
+
+def lines(folder: Path, seed: int) -> list[dict]:
+    path = folder / "run" / "flange" / f"seed_{seed}" / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_two_processes_with_two_devices_each_are_one_with_four(tmp_path):
+    """One seed: a batch is divided among the processes. Two: one trains in each."""
+    (tmp_path / "one").mkdir()
+    one = train_py(tmp_path / "one", devices=4)
+    errors = one.communicate(timeout=300)[1]
+    assert one.returncode == 0, errors
+    for name, seeds in (("batch", "(0,)"), ("tasks", "(0,1)")):
+        folder = tmp_path / name
+        joined = ["--multihost", f"--coordinator=localhost:{free_port()}"]
+        joined += ["--process_count=2", f"--config.train.seeds={seeds}"]
+        folder.mkdir()
+        two = [
+            train_py(folder, *joined, f"--process_index={index}", devices=2)
+            for index in range(2)
+        ]
+        errors = [process.communicate(timeout=300)[1] for process in two]
+        assert [process.returncode for process in two] == [0, 0], errors
+        assert "training" in errors[0]
+        assert "training" not in errors[1]  # logs are the main process's
+        logged = zip(lines(folder, 0), lines(tmp_path / "one", 0), strict=True)
+        for ours, theirs in logged:
+            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+        ours, theirs = (
+            json.loads((path / "run" / "results.json").read_text())["mean"]
+            for path in (folder, tmp_path / "one")
+        )
+        ours = ours if "seeds" not in ours else ours["seeds"]["0"]
+        assert ours["image_auroc"] == pytest.approx(theirs["image_auroc"], abs=0.01)
+        assert ours["pixel_auroc"] == pytest.approx(theirs["pixel_auroc"], abs=1e-3)
+        assert (folder / "run" / "report" / "index.html").exists()
+
+
+def test_coordinator_count_and_index_go_together():
+    with pytest.raises(UserError, match="--process_count and --process_index go"):
+        processes.connect("localhost:1234", None, 0)
+
+
+def test_without_a_cluster_the_flags_are_named():
+    with pytest.raises(UserError, match=r"no connection .*--coordinator=HOST:PORT"):
+        processes.connect()
+
+
+def test_a_single_process_is_the_main_one_and_waits_for_nobody():
+    assert processes.is_main()
+    processes.barrier("nobody")
+    assert processes.agreed(3) == 3
