@@ -44,7 +44,9 @@ def read(run: Run, category: str) -> tuple[Calibration | None, Scales]:
     command = f"python evaluate.py --workdir={run.directory}"
     try:
         tree = json.loads(path.read_text())
-        calibration = tree["calibration"] and Calibration.from_dict(tree["calibration"])
+        calibration = tree["calibration"]
+        if calibration is not None:
+            calibration = Calibration.from_dict(calibration)
         scales = {
             int(seed): {name: Scale(**scale) for name, scale in of.items()}
             for seed, of in tree["scales"].items()
