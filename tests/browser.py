@@ -70,20 +70,26 @@ class Browser:
 @contextlib.contextmanager
 def browser(width: int = 1280, height: int = 900) -> Iterator[Browser]:
     """Starts chromedriver and a browser, and ends both."""
-    command = [DRIVER, "--port=0"]
-    with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver,
-    ):
-        try:
-            started = (
-                re.search(r"successfully on port (\d+)", line) for line in driver.stdout
-            )
-            port = next(found[1] for found in started if found)
-            window = Browser(f"http://127.0.0.1:{port}", width, height, profile)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        driver, port = _started()
+        with driver:
             try:
-                yield window
+                window = Browser(f"http://127.0.0.1:{port}", width, height, profile)
+                try:
+                    yield window
+                finally:
+                    window.close()
             finally:
-                window.close()
-        finally:
-            driver.terminate()
+                driver.terminate()
+
+
+def _started() -> tuple[subprocess.Popen, str]:
+    """chromedriver and its port; again where another process took that just before."""
+    for _ in range(5):
+        command = [DRIVER, "--port=0"]
+        driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        for line in driver.stdout:
+            if found := re.search(r"successfully on port (\d+)", line):
+                return driver, found[1]
+        driver.communicate()
+    raise OSError(f"{DRIVER} does not start")

@@ -166,7 +166,7 @@ def histogram(
             bottom.axvline(threshold, **style)
         top.set_ylabel("images")
         top.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        top.legend(loc="upper right")
+        top.legend(loc="best")
         bottom.set_yticks(range(len(kinds)), [_shortened(kind) for kind in kinds])
         bottom.set_ylim(len(kinds) - 0.4, -0.6)
         bottom.grid(visible=False, axis="y")

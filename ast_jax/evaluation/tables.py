@@ -133,21 +133,18 @@ def seeds_table(results: Mapping[str, Any]) -> Table | None:
 
 def reasons(results: Mapping[str, Any]) -> list[str]:
     """A sentence for every reason why figures do not exist, naming them, and notes."""
-    concerned: dict[tuple[str, str], list[str]] = {}
+    lines = []
     for category, figures in results["categories"].items():
+        concerned: dict[str, list[str]] = {}
         for key, reason in figures.get("reasons", {}).items():
-            concerned.setdefault((category, reason), []).append(label(key))
-    return [
-        *(
-            f"{category}: {reason}, so there is no {_listed(names)}."
-            for (category, reason), names in concerned.items()
-        ),
-        *(
-            f"{category}: {note}."
-            for category, figures in results["categories"].items()
-            for note in figures.get("notes", ())
-        ),
-    ]
+            concerned.setdefault(reason, []).append(label(key))
+        for reason, names in concerned.items():
+            what = f"is no {_listed(names)}"
+            if len(names) == len(figures.keys() - set(_BESIDE)):
+                what = "are no metrics"
+            lines.append(f"{category}: {reason}, so there {what}.")
+        lines += [f"{category}: {note}." for note in figures.get("notes", ())]
+    return lines
 
 
 def label(key: str) -> str:

@@ -105,6 +105,27 @@ def test_prepared_data_hold_the_publishers_bytes_and_only_z(tmp_path):
     assert "tensorflow" not in sys.modules
 
 
+@pytest.mark.parametrize("name", ["mvtec_3d_ad", "mvtec_ad", "visa", "mvtec_loco"])
+def test_prepared_data_are_read_from_anywhere_without_the_publishers_folder(
+    name, tmp_path
+):
+    """As from a bucket: by tfds alone, and every byte is the publisher's."""
+    import tensorflow_datasets as tfds
+
+    dataset, category = make(name, tmp_path)
+    parts = data.load(dataset, category, mode="rgb")["test"]
+    published = {path.read_bytes() for path in Path(dataset.root).rglob("*.*")}
+    Path(dataset.root).rename(tmp_path / "gone")
+    elsewhere = Path(dataset.data_dir).rename(tmp_path / "bucket")
+    (folder,) = (elsewhere / name).glob("*/1.0.0")
+    raw = {"image": tfds.decode.SkipDecoding()}
+    source = tfds.builder_from_directory(folder).as_data_source("test", decoders=raw)
+    assert len(source) == len(parts)
+    for record in source:
+        assert record["image"] in published
+        assert all(mask in published for mask in record["masks"])
+
+
 def test_order_is_that_of_the_files(tmp_path):
     dataset, category = make("mvtec_ad", tmp_path, train=12)
     parts = data.load(dataset, category, mode="rgb")

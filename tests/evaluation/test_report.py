@@ -139,7 +139,7 @@ def test_one_kind_of_test_images_gives_a_page_without_roc(tmp_path, kind):
 def test_without_test_images_the_page_shows_the_calibration_and_says_so(tmp_path):
     page = write(made_up_run(tmp_path, defects=()))
     shown = " ".join(page.text)
-    assert "cable_gland: there are no test images, so there is no Image AUROC" in shown
+    assert "cable_gland: there are no test images, so there are no metrics." in shown
     assert "nothing is known about recall or false alarms" in shown
     assert "from 19 held-out good images" in shown
     assert "Image scores of the held-out good images" in shown
