@@ -144,6 +144,9 @@ def reasons(results: Mapping[str, Any]) -> list[str]:
                 what = "are no metrics"
             lines.append(f"{category}: {reason}, so there {what}.")
         lines += [f"{category}: {note}." for note in figures.get("notes", ())]
+    partial = any("reasons" in figures for figures in results["categories"].values())
+    if partial and len(results["categories"]) > 1:
+        lines.append("The mean is over the categories that have the figure.")
     return lines
 
 

@@ -60,6 +60,15 @@ def test_a_figure_that_does_not_exist_is_a_dash_with_its_reason():
     ]
 
 
+def test_a_mean_over_some_categories_is_said_to_be_one():
+    lacking = {"image_auroc": None, "reasons": {"image_auroc": "no test images"}}
+    results = tree({"a": {"image_auroc": 0.9}, "b": lacking})
+    assert tables.reasons(results) == [
+        "b: no test images, so there are no metrics.",
+        "The mean is over the categories that have the figure.",
+    ]
+
+
 def test_several_seeds_show_mean_and_deviation_and_each_seed():
     figures = {
         "image_auroc": 0.9,
