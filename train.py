@@ -14,6 +14,9 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="A file in configs/.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder, made if need be.")
+_PROFILE = flags.DEFINE_bool(
+    "profile", False, "Writes a trace of some steps to DIR/profile."
+)
 _MULTIHOST = flags.DEFINE_bool(
     "multihost", False, "Joins the other processes of the run before training."
 )
@@ -36,7 +39,7 @@ def main() -> None:
     if "variants" in config:
         ablate(config, _WORKDIR.value)
     else:
-        evaluate(train(config, _WORKDIR.value))
+        evaluate(train(config, _WORKDIR.value, profile=_PROFILE.value))
     processes.barrier("the end")
 
 

@@ -78,6 +78,7 @@ def default() -> ConfigDict:
                 "mask": "soft",  # foreground weight at map resolution; or binary
                 "loss_average": "all",  # over positions; or foreground
                 "checkpoint_epochs": 10,  # a checkpoint every so many epochs
+                "tensorboard": False,  # event files beside metrics.jsonl
                 "tasks_per_device": 1,  # categories and seeds side by side on one
             },
             "evaluation": {

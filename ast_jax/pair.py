@@ -2,10 +2,12 @@
 
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from flax import linen as nn
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
@@ -23,6 +25,7 @@ from ast_jax.training.devices import (
     replicated,
     split_batch,
 )
+from ast_jax.training.faults import memory_errors
 from ast_jax.training.state import state_template
 
 # network ("student" or "teacher") → {"map": [n,h,w], "max": [n], "mean": [n]}
@@ -63,20 +66,28 @@ def pair_scores(
 def score(
     pair: Pair, inputs: Inputs, *, batch_size: int, mesh: Mesh | None = None
 ) -> PairScores:
-    """Scores all inputs, batch by batch; the last batch is filled up and cut."""
+    """Scores all inputs, batch by batch; the last batch is filled up and cut.
+
+    Raises:
+      UserError: a device's memory does not suffice for a batch.
+    """
     mesh = mesh or data_mesh()
     batch_size = -(-batch_size // mesh.size) * mesh.size
     variables = place(pair.variables, replicated(mesh))
     inputs = inputs.normalised(pair.normaliser)
-    results = []
-    for first in range(0, len(inputs), batch_size):
+
+    def scores_from(first: int) -> dict[str, dict[str, jax.Array]]:
         rows = np.arange(first, first + batch_size)
         batch = inputs.take(np.minimum(rows, len(inputs) - 1))
         batch = place(batch, split_batch(mesh))
-        results.append(pair.compiled(variables, batch["x"], batch["foreground"]))
-    return jax.tree.map(
-        lambda *arrays: np.concatenate(arrays)[: len(inputs)], *fetch(results)
-    )
+        return pair.compiled(variables, batch["x"], batch["foreground"])
+
+    outputs = map(scores_from, range(0, len(inputs), batch_size))
+    with memory_errors("scoring", batch_size, mesh.size):
+        # The devices get the next batch, and no more, before the host waits for this.
+        pairwise = itertools.pairwise(itertools.chain(outputs, [None]))
+        results = [fetch(output) for output, _ in pairwise]
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(inputs)], *results)
 
 
 def load_pair(run: Run, category: str, seed: int) -> Pair:
@@ -94,9 +105,21 @@ def load_pair(run: Run, category: str, seed: int) -> Pair:
         template = state_template(module, run.config, **size)
         with opened(run.seed_directory(category, seed) / name) as store:
             state = store.restore(template, replicated(data_mesh()))
+        step, last = int(state.step), _last_step(run, name, record)
+        if step < last:
+            logging.warning(
+                "%s, seed %d: the %s stands at step %d of %d; train.py finishes it.",
+                *(category, seed, name, step, last),
+            )
         variables[name] = state.variables
     normaliser = None
     if record["normaliser"]:
         arrays = (np.asarray(a, np.float32) for a in record["normaliser"])
         normaliser = Normaliser(*arrays)
     return Pair(teacher, student, variables, normaliser)
+
+
+def _last_step(run: Run, network: str, record: dict[str, Any]) -> int:
+    """Where a network's training ends."""
+    steps_an_epoch = len(record["train"]) // run.config.train.batch_size
+    return run.config[network].epochs * max(1, steps_an_epoch)

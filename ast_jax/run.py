@@ -29,6 +29,7 @@ _INCIDENTAL = (
     "dataset.data_dir",
     "backbone.weights",
     "train.tasks_per_device",
+    "train.tensorboard",
 )
 
 

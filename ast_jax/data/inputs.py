@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Float32, Int, Shaped
 
 from ast_jax.data.features import Features
+from ast_jax.data.mapped import release
 
 _BLOCK = 64  # images read at once where a pass over all is needed
 
@@ -84,7 +85,7 @@ class Inputs:
         """Returns {"x": [b,h,w,c], "foreground": [b,h,w]} of some parts, float32."""
         features, at = self.features, self.rows[rows]
         arrays = (features.rgb, features.depth, features.foreground)
-        taken = (a if a is None else np.asarray(a[at], np.float32) for a in arrays)
+        taken = (a if a is None else _rows(a, at) for a in arrays)
         return network_input(
             *taken, normaliser=self.normaliser, binary_mask=self.binary_mask
         )
@@ -99,11 +100,21 @@ class Inputs:
             return None
         blocks = [self.rows[i : i + _BLOCK] for i in range(0, len(self), _BLOCK)]
         count = len(self) * self.side**2
-        mean = sum(rgb[b].sum((0, 1, 2), dtype=np.float64) for b in blocks) / count
-        squares = (np.square(rgb[b] - mean).sum((0, 1, 2)) for b in blocks)
+        sums = (_rows(rgb, b).sum((0, 1, 2), dtype=np.float64) for b in blocks)
+        mean = sum(sums) / count
+        squares = (np.square(_rows(rgb, b) - mean).sum((0, 1, 2)) for b in blocks)
         std = np.sqrt(sum(squares) / count)
         std[std < 1e-6] = 1.0
         return Normaliser(mean.astype(np.float32), std.astype(np.float32))
+
+
+def _rows(
+    array: Shaped[np.ndarray, "n ..."], at: Int[np.ndarray, " b"]
+) -> Float32[np.ndarray, "b ..."]:
+    """A copy of some rows; what was mapped to read them takes no memory afterwards."""
+    rows = np.asarray(array[at], np.float32)
+    release(array)
+    return rows
 
 
 def network_input(

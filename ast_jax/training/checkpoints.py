@@ -7,7 +7,7 @@ arrays change on disk afterwards; the digests, committed with it, do.
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -19,6 +19,7 @@ from ast_jax.errors import UserError
 from ast_jax.training.state import TrainState
 
 _DIGESTS = "digests.json"
+_LOSSES = "losses.json"
 _REWRITTEN = "_CHECKPOINT_METADATA"  # by the commit; holds times, no array
 
 
@@ -34,6 +35,7 @@ class CheckpointStore:
         What an interrupted save left is removed, unless the folder is only read.
         """
         self._directory = Path(directory).absolute()
+        self._losses: list[float] = []  # of the checkpoint that is being written
         options = ocp.CheckpointManagerOptions(
             preservation_policy=ocp.checkpoint_managers.LatestN(2),
             cleanup_tmp_directories=not read_only,
@@ -67,13 +69,29 @@ class CheckpointStore:
         """Steps that have a finished checkpoint, ascending."""
         return sorted(self._manager.all_steps())
 
-    def save(self, state: TrainState) -> None:
+    def is_intact(self, step: int) -> bool:
+        """Whether a step has a finished checkpoint, whose files are what was saved."""
+        intact = _damaged_file(self._directory / str(step)) is None
+        return step in self.steps() and intact
+
+    def losses(self, step: int) -> list[float]:
+        """What `save` was given with a checkpoint."""
+        path = self._directory / str(step) / _LOSSES
+        return json.loads(path.read_text()) if path.exists() else []
+
+    def save(self, state: TrainState, losses: Sequence[float] = ()) -> None:
         """Writes a checkpoint of the state's step, unless there is one.
+
+        Args:
+          state: arrays of one training, on every device.
+          losses: of the steps since the last whole epoch.
 
         Raises:
           UserError: this save or the one before failed; what was there is still there.
         """
         with _write_errors(self._directory):
+            self._manager.wait_until_finished()
+            self._losses = list(losses)
             self._manager.save(
                 int(state.step), args=ocp.args.StandardSave(_arrays(state))
             )
@@ -138,8 +156,9 @@ class CheckpointStore:
         return jax.device_put(state, sharding)
 
     def _seal(self) -> None:
-        """Adds the digests; Orbax calls this in its thread, just before the commit."""
+        """Adds losses and digests; Orbax calls this in its thread before the commit."""
         for folder in self._directory.glob("*.orbax-checkpoint-tmp"):
+            (folder / _LOSSES).write_text(json.dumps(self._losses))
             (folder / _DIGESTS).write_text(json.dumps(_digests(folder), indent=1))
 
 

@@ -10,10 +10,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
 from ast_jax.data.inputs import Inputs
+from ast_jax.data.mapped import release
 from ast_jax.training.devices import DATA_AXIS, TASK_AXIS, place, split_tasks
 
 # Above this, a device's samples are sent to it in chunks instead of all at once.
-RESIDENT_BYTES = 4 << 30
+RESIDENT_BYTES = 1 << 30
 _CHUNK_BYTES = 256 << 20
 _BLOCK = 64  # samples read at once
 
@@ -32,7 +33,10 @@ class Samples:
     def take(self, rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
         """Returns a batch, or all that the rows name."""
         batch = self.inputs.take(rows)
-        return batch if self.target is None else {**batch, "target": self.target[rows]}
+        if self.target is not None:
+            batch["target"] = self.target[rows]
+            release(self.target)
+        return batch
 
     @property
     def image_bytes(self) -> int:

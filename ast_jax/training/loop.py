@@ -4,30 +4,30 @@ start, to its last epoch.
 
 import contextlib
 import dataclasses
-import json
 import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
-from tqdm import tqdm
 
 from ast_jax.errors import UserError
 from ast_jax.processes import agreed, is_main
 from ast_jax.training.checkpoints import CheckpointStore
-from ast_jax.training.devices import fetch, replicated
+from ast_jax.training.devices import DATA_AXIS, fetch, replicated
+from ast_jax.training.faults import memory_errors, stop, stop_asked
 from ast_jax.training.feed import Chunk, Feed, Samples, epoch_order
+from ast_jax.training.overview import log_compiled, traced
+from ast_jax.training.progress import Progress
 from ast_jax.training.state import TrainState, stack_states, take_state
 from ast_jax.training.steps import Loss, mapped_steps
 
 # So long may one call take: whatever asks a training to stop waits for its end.
 _CALL_SECONDS = 8.0
+_TRACED_STEPS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Stage:
       batch_size: images a step and task.
       images: the most that a task has; the program is compiled for so many.
       checkpoint_epochs: a checkpoint every so many epochs.
+      tensorboard: whether to write event files too.
+      profile: where a trace of some steps goes, if one is wanted.
     """
 
     name: str
@@ -49,6 +51,8 @@ class Stage:
     batch_size: int
     images: int
     checkpoint_epochs: int
+    tensorboard: bool = False
+    profile: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +69,12 @@ class Task:
 
 
 def is_finished(stage: Stage, task: Task, n: int) -> bool:
-    """Whether the last checkpoint of a stage stands; `n` is its number of images."""
+    """Whether a stage's last checkpoint is there; `n` is its number of images."""
     directory = task.directory / stage.name
     if not directory.is_dir():
         return False
     with CheckpointStore(directory) as store:
-        return stage.epochs * (n // stage.batch_size) in store.steps()
+        return store.is_intact(stage.epochs * (n // stage.batch_size))
 
 
 def train_stage(
@@ -83,8 +87,8 @@ def train_stage(
     """Trains all tasks to the stage's last epoch and returns their states.
 
     The order of attempts, task by task: 1. a finished stage is its last checkpoint;
-    2. an unfinished one goes on from its latest checkpoint; 3. else it starts from its
-    state in `states`.
+    2. an unfinished one goes on from its latest intact checkpoint; 3. else it starts
+    from its state in `states`.
 
     Args:
       stage: which network, by what loss, how long.
@@ -95,7 +99,9 @@ def train_stage(
       mesh: of `devices.task_mesh`.
 
     Raises:
-      UserError: a loss is not finite; the last good checkpoint is kept.
+      UserError: a loss is not finite, or a device's memory does not suffice; the last
+        good checkpoint is kept.
+      SystemExit: the process was asked to stop, and has saved.
     """
     with contextlib.ExitStack() as opened:
         trainings = [
@@ -105,22 +111,49 @@ def train_stage(
         states = _restored(states, trainings, mesh)
         if all(training.finished for training in trainings):
             return states
-        shape = (len(states.step), stage.images, stage.batch_size)
-        feed = Feed(samples, shape, mesh)
-        chunk = feed.put([training.next_rows(1) for training in trainings])
-        run_steps = _compiled(stage, states, chunk, mesh)
-        limit = 1
+        name, share = f"training the {stage.name}", mesh.shape[DATA_AXIS]
+        with memory_errors(name, stage.batch_size, share):
+            return _trained(stage, trainings, states, samples, mesh)
+
+
+def _trained(
+    stage: Stage,
+    trainings: Sequence["_Training"],
+    states: TrainState,
+    samples: Sequence[Samples],
+    mesh: Mesh,
+) -> TrainState:
+    """The states after the last epoch."""
+    shape = (len(states.step), stage.images, stage.batch_size)
+    feed = Feed(samples, shape, mesh)
+    chunk = feed.put([training.next_rows(1) for training in trainings])
+    run_steps = _compiled(stage, states, chunk, mesh)
+    for training in trainings:
+        training.start()
+    limit = _TRACED_STEPS if stage.profile else 1
+    made = 0
+    with stop_asked() as asked:
         # Each call's steps are chosen while the one before is still computing.
         while steps := max(training.called for training in trainings):
             start = time.perf_counter()
-            states, losses = run_steps(states, *chunk)
-            # Read and sent while the devices compute.
-            chunk = feed.put([training.next_rows(limit) for training in trainings])
-            losses = fetch(losses)
+            with traced(stage.profile if made == 1 else None):
+                states, losses = run_steps(states, *chunk)
+                # Read and sent while the devices compute.
+                rows = [training.next_rows(limit) for training in trainings]
+                chunk = feed.put(rows)
+                losses = fetch(losses)
             seconds = time.perf_counter() - start
+            made += steps
+            due = [
+                training.advance(losses[slot])
+                for slot, training in enumerate(trainings)
+            ]
+            ending = asked(range(made - steps, made))
             for slot, training in enumerate(trainings):
-                if training.advance(losses[slot]):
-                    training.store.save(take_state(states, slot, mesh))
+                if due[slot] or ending:
+                    training.save(take_state(states, slot, mesh))
+            if ending:
+                stop(stage.name)
             in_time = agreed(max(1, int(_CALL_SECONDS * steps / seconds)))
             limit = min(in_time, feed.steps)
     return states
@@ -146,8 +179,7 @@ def _compiled(
     """The stage's program; tells what compiling took, apart from the steps."""
     start = time.perf_counter()
     program = mapped_steps(stage.loss, mesh).lower(states, *chunk).compile()
-    seconds = time.perf_counter() - start
-    logging.info("%s: compiled in %.1f s.", stage.name, seconds)
+    log_compiled(stage.name, program, time.perf_counter() - start)
     return program
 
 
@@ -161,7 +193,14 @@ class _Training:
         self._calls: deque[int] = deque()  # steps of each call under way
         self._losses: list[float] = []  # of the epoch so far
         self.store = CheckpointStore(task.directory / stage.name)
-        self._progress = _Progress(stage, task.directory)
+        self._progress = Progress(
+            task.directory,
+            stage.name,
+            steps=stage.epochs * self._steps_an_epoch,
+            batch_size=stage.batch_size,
+            write=is_main(),
+            tensorboard=stage.tensorboard,
+        )
 
     def __enter__(self) -> "_Training":
         return self
@@ -183,7 +222,15 @@ class _Training:
     def resume(self, step: int) -> None:
         """Goes on behind a checkpoint's step."""
         self._given = self._done = step
-        self._progress.resume(step // self._steps_an_epoch)
+        self._losses = self.store.losses(step)
+
+    def start(self) -> None:
+        """Begins to show progress."""
+        self._progress.start(self._done)
+
+    def save(self, state: TrainState) -> None:
+        """Writes a checkpoint of this task's state, with what else it goes on from."""
+        self.store.save(state, self._losses)
 
     def next_rows(self, limit: int) -> Int[np.ndarray, "s b"]:
         """The rows of the next call's steps: at most `limit`, all of one epoch."""
@@ -216,46 +263,10 @@ class _Training:
                 "checkpoint is kept. Lower train.learning_rate or look for damaged "
                 "inputs."
             )
+        self._progress.advance(self._done, self._losses[-1])
         epoch, rest = divmod(self._done, self._steps_an_epoch)
         if rest:
             return False
-        images = self._steps_an_epoch * self._stage.batch_size
-        self._progress.log(epoch, self._done, float(np.mean(self._losses)), images)
+        self._progress.log(epoch, self._done, float(np.mean(self._losses)))
         self._losses = []
         return self.finished or epoch % self._stage.checkpoint_epochs == 0
-
-
-class _Progress:
-    """The progress bar and metrics.jsonl of a task's stage."""
-
-    def __init__(self, stage: Stage, directory: Path):
-        self._stage, self._path = stage, directory / "metrics.jsonl"
-        self._bar = tqdm(
-            total=stage.epochs, desc=stage.name, unit="epoch", disable=None
-        )
-        self._start = time.perf_counter()
-
-    def close(self) -> None:
-        """Ends the bar."""
-        self._bar.close()
-
-    def resume(self, epoch: int) -> None:
-        """Goes on behind an epoch."""
-        self._bar.update(epoch)
-
-    def log(self, epoch: int, step: int, loss: float, images: int) -> None:
-        """Shows an epoch's mean loss and appends it as a line."""
-        now = time.perf_counter()
-        rate, self._start = images / (now - self._start), now
-        self._bar.set_postfix(loss=f"{loss:.4g}", **{"images/s": f"{rate:.1f}"})
-        self._bar.update()
-        line: dict[str, Any] = {
-            "step": step,
-            "stage": self._stage.name,
-            "epoch": epoch,
-            "loss": loss,
-            "images/s": round(rate, 2),
-        }
-        if is_main():
-            with self._path.open("a") as file:
-                file.write(json.dumps(line) + "\n")

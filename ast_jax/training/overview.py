@@ -45,7 +45,7 @@ def _needs(program: jax.stages.Compiled) -> str:
         return ""
     given, made = analysis.argument_size_in_bytes, analysis.output_size_in_bytes
     size = given + made + analysis.temp_size_in_bytes - analysis.alias_size_in_bytes
-    text = f"; a call needs {size / 1e9:.2f} GB on each device"
+    text = f"; a call needs {size / 1e9:.3g} GB on each device"
     stats = jax.local_devices()[0].memory_stats()  # None on a CPU
     if stats and "bytes_limit" in stats:
         used, limit = stats["bytes_in_use"], stats["bytes_limit"]

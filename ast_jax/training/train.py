@@ -9,7 +9,6 @@ import jax
 import numpy as np
 from absl import logging
 from jax.sharding import Mesh
-from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from ast_jax import data
@@ -23,19 +22,15 @@ from ast_jax.errors import UserError
 from ast_jax.models import create_student, create_teacher
 from ast_jax.processes import barrier
 from ast_jax.run import Run
-from ast_jax.training.devices import (
-    DATA_AXIS,
-    TASK_AXIS,
-    check_batch,
-    fetch,
-    place,
-    split_tasks_and_batch,
-    task_mesh,
-)
+from ast_jax.training.devices import DATA_AXIS, TASK_AXIS, check_batch, task_mesh
+from ast_jax.training.faults import memory_errors
 from ast_jax.training.feed import Samples
 from ast_jax.training.loop import Stage, Task, is_finished, train_stage
-from ast_jax.training.state import TrainState, create_states
-from ast_jax.training.steps import mapped_teachers, student_loss, teacher_loss
+from ast_jax.training.overview import parameter_table
+from ast_jax.training.progress import check_tensorboard
+from ast_jax.training.state import create_states, state_template
+from ast_jax.training.steps import Loss, student_loss, teacher_loss
+from ast_jax.training.targets import teacher_targets
 
 SPLITS = ("train", "validation", "test")
 
@@ -52,16 +47,18 @@ class Category:
     def inputs(self, split: str) -> Inputs:
         """Network inputs of a split; extracts the features unless they are cached."""
         config = self.config
-        features = extract(
-            self.parts[split],
-            mode=config.mode,
-            image_size=config.dataset.image_size,
-            backbone=self.backbone,
-            cache_dir=Path(config.dataset.data_dir).expanduser() / "features",
-            batch_size=config.train.batch_size,
-            storage_dtype=config.dataset.feature_dtype,
-            devices=jax.local_devices(),
-        )
+        batch_size = config.train.batch_size
+        with memory_errors(f"{self.name}: extracting features", batch_size):
+            features = extract(
+                self.parts[split],
+                mode=config.mode,
+                image_size=config.dataset.image_size,
+                backbone=self.backbone,
+                cache_dir=Path(config.dataset.data_dir).expanduser() / "features",
+                batch_size=batch_size,
+                storage_dtype=config.dataset.feature_dtype,
+                devices=jax.local_devices(),
+            )
         return Inputs.of(features, binary_mask=config.train.mask == "binary")
 
 
@@ -89,16 +86,25 @@ def open_categories(config: ConfigDict) -> list[Category]:
     ]
 
 
-def train(config: ConfigDict, workdir: str | Path) -> Run:
+def train(config: ConfigDict, workdir: str | Path, *, profile: bool = False) -> Run:
     """Trains every category and seed; a run that stands already is continued.
+
+    Args:
+      config: of the run.
+      workdir: its folder.
+      profile: whether to write a trace of some steps to its subfolder `profile`.
 
     Raises:
       UserError: anything that the user can put right.
+      SystemExit: the process was asked to stop, and has saved.
     """
+    if config.train.tensorboard:
+        check_tensorboard()
     categories = open_categories(config)
     batch_size, seeds = config.train.batch_size, config.train.seeds
     mesh = task_mesh(len(categories) * len(seeds), batch_size)
     run = Run.create(workdir, config)
+    traces = run.directory / "profile" if profile else None
     with run.locked():
         pairs = [
             prepare(run, category, seed) for category in categories for seed in seeds
@@ -107,7 +113,7 @@ def train(config: ConfigDict, workdir: str | Path) -> Run:
         # that are trained side by side are of a size.
         pairs.sort(key=lambda pair: -len(pair.inputs))
         for size, group in itertools.groupby(pairs, lambda pair: pair.batch_size):
-            train_pairs(list(group), size, config, mesh)
+            train_pairs(list(group), size, config, mesh, traces)
     barrier("trained")
     return run
 
@@ -187,41 +193,69 @@ def hold_out(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray
 
 
 def train_pairs(
-    pairs: Sequence[UntrainedPair], batch_size: int, config: ConfigDict, mesh: Mesh
+    pairs: Sequence[UntrainedPair],
+    batch_size: int,
+    config: ConfigDict,
+    mesh: Mesh,
+    traces: Path | None = None,
 ) -> None:
     """Trains pairs, as many side by side as there is room for on the devices.
+
+    Args:
+      pairs: of one batch size.
+      batch_size: theirs.
+      config: of the run.
+      mesh: of `devices.task_mesh`.
+      traces: a folder for a trace of some steps of each stage, if wanted.
 
     Raises:
       UserError: a batch does not divide over the devices.
     """
     check_batch(batch_size, mesh)
-    stages = _stages(config, batch_size, max(len(pair.inputs) for pair in pairs))
+    images = max(len(pair.inputs) for pair in pairs)
+    stages = _stages(config, batch_size, images, traces)
     student = stages[-1]
-    pairs = [
-        pair for pair in pairs if not is_finished(student, pair.task, len(pair.inputs))
-    ]
-    if not pairs:
-        return
     devices = mesh.shape[TASK_AXIS]
     each = min(config.train.tasks_per_device, -(-len(pairs) // devices))
     slots = devices * each
+    told = False
+    # Finished pairs of a group keep their places: a resumed run is the same program.
     for first in range(0, len(pairs), slots):
-        side_by_side = pairs[first : first + slots]
-        names = "; ".join(pair.name for pair in side_by_side)
-        logging.info("%s: training.", names)
-        _train_side_by_side(side_by_side, stages, slots, config, mesh)
+        group = pairs[first : first + slots]
+        if all(is_finished(student, pair.task, len(pair.inputs)) for pair in group):
+            continue
+        if not told:
+            _log_parameters(config, group[0].inputs)
+            told = True
+        logging.info("%s: training.", "; ".join(pair.name for pair in group))
+        _train_side_by_side(group, stages, slots, config, mesh)
 
 
-def _stages(config: ConfigDict, batch_size: int, images: int) -> tuple[Stage, Stage]:
+def _log_parameters(config: ConfigDict, inputs: Inputs) -> None:
+    """An overview of both networks."""
+    size = {"side": inputs.side, "channels": inputs.channels}
+    for name, create in (("teacher", create_teacher), ("student", create_student)):
+        state = state_template(create(config, **size), config, **size)
+        logging.info("%s:\n%s", name, parameter_table(state.variables))
+
+
+def _stages(
+    config: ConfigDict, batch_size: int, images: int, traces: Path | None
+) -> tuple[Stage, Stage]:
     average = config.train.loss_average
     common = {
         "batch_size": batch_size,
         "images": images,
         "checkpoint_epochs": config.train.checkpoint_epochs,
+        "tensorboard": config.train.tensorboard,
     }
+
+    def stage(name: str, loss: Loss, epochs: int) -> Stage:
+        return Stage(name, loss, epochs, profile=traces and traces / name, **common)
+
     return (
-        Stage("teacher", teacher_loss(average), config.teacher.epochs, **common),
-        Stage("student", student_loss(average), config.student.epochs, **common),
+        stage("teacher", teacher_loss(average), config.teacher.epochs),
+        stage("student", student_loss(average), config.student.epochs),
     )
 
 
@@ -243,28 +277,10 @@ def _train_side_by_side(
     samples = [Samples(of) for of in inputs]
     teachers = train_stage(stages[0], tasks, states, samples, mesh)
 
-    targets = teacher_targets(teachers, inputs, stages[0].batch_size, mesh)
+    directories = [task.directory for task in tasks]
+    batch_size = stages[0].batch_size
+    targets = teacher_targets(teachers, inputs, directories, batch_size, mesh)
     samples = [Samples(*both) for both in zip(inputs, targets, strict=True)]
     module = create_student(config, **size, axis_name=DATA_AXIS)
     states = create_states(module, config, **size, seeds=seeds, network=1, mesh=mesh)
     train_stage(stages[1], tasks, states, samples, mesh)
-
-
-def teacher_targets(
-    teachers: TrainState, inputs: Sequence[Inputs], batch_size: int, mesh: Mesh
-) -> list[Float[np.ndarray, "n h w c"]]:
-    """The frozen teachers' z of all inputs, computed once: one array a teacher."""
-    shape = (inputs[0].side, inputs[0].side, inputs[0].channels)
-    targets = [np.empty((len(of), *shape), np.float32) for of in inputs]
-    apply = mapped_teachers(teachers.apply_fn, mesh)
-    x = np.zeros((len(teachers.step), batch_size, *shape), np.float32)
-    for first in range(0, max(map(len, inputs)), batch_size):
-        for slot, of in enumerate(inputs):
-            rows = np.arange(first, first + batch_size)
-            x[slot] = of.take(np.minimum(rows, len(of) - 1))["x"]
-        z = fetch(apply(teachers.params, place(x, split_tasks_and_batch(mesh))))
-        for target, of_teacher in zip(targets, z, strict=False):
-            target[first : first + batch_size] = of_teacher[
-                : max(0, len(target) - first)
-            ]
-    return targets

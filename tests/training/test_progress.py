@@ -168,7 +168,7 @@ def test_compiling_is_told_with_its_time_and_memory(caplog):
     program = jax.jit(lambda x: x @ x).lower(x).compile()
     with caplog.at_level(logging.INFO):
         log_compiled("teacher", program, 1.25)
-    assert "teacher: compiled in 1.2 s; a call needs 0.00 GB" in caplog.text
+    assert "teacher: compiled in 1.2 s; a call needs 0.002 GB" in caplog.text
 
 
 def test_a_trace_is_written_where_it_is_wanted(tmp_path):

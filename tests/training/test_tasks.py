@@ -14,7 +14,7 @@ from ast_jax.training.feed import Samples
 from ast_jax.training.loop import Stage, Task, train_stage
 from ast_jax.training.state import create_states, stack_states, take_state
 from ast_jax.training.steps import student_loss, teacher_loss
-from ast_jax.training.train import teacher_targets
+from ast_jax.training.targets import teacher_targets
 
 BATCH = 4
 IMAGES = (21, 9, 14)  # steps an epoch: 5, 2, 3
@@ -98,13 +98,15 @@ def test_a_task_resumes_beside_others_that_start(tmp_path, config):
     assert furthest(whole, parts) == 0
 
 
-def test_targets_of_several_teachers_are_each_ones_own(config):
+def test_targets_of_several_teachers_are_each_ones_own(tmp_path, config):
     mesh = task_mesh(2, BATCH, jax.devices()[:4])
     inputs = [make_inputs("rgb", n=n) for n in (9, 6)]
     size = {"side": SIDE, "channels": inputs[0].channels}
     module = create_teacher(config, **size)
     states = create_states(module, config, **size, seeds=[3, 4], network=0, mesh=mesh)
-    targets = teacher_targets(states, inputs, BATCH, mesh)
+    folders = [tmp_path / "a", tmp_path / "b"]
+    targets = teacher_targets(states, inputs, folders, BATCH, mesh)
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
     for slot, (of, target) in enumerate(zip(inputs, targets, strict=True)):
         params = take_state(states, slot, mesh).params
         x = jnp.asarray(of.take(np.arange(len(of)))["x"])

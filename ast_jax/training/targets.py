@@ -1,0 +1,55 @@
+"""The frozen teachers' z of all training images, computed once: what students learn."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float
+
+from ast_jax.data.inputs import Inputs
+from ast_jax.data.mapped import release, scratch
+from ast_jax.training.devices import DATA_AXIS, fetch, place, split_tasks_and_batch
+from ast_jax.training.faults import memory_errors
+from ast_jax.training.state import TrainState
+from ast_jax.training.steps import mapped_teachers
+
+
+def teacher_targets(
+    teachers: TrainState,
+    inputs: Sequence[Inputs],
+    directories: Sequence[Path],
+    batch_size: int,
+    mesh: Mesh,
+) -> list[Float[np.ndarray, "n h w c"]]:
+    """One array a teacher, in a file: many images would not fit into memory.
+
+    Args:
+      teachers: stacked along the mesh's task axis.
+      inputs: each teacher's.
+      directories: where each array's file goes; it has no name and leaves nothing.
+      batch_size: images a task at a time.
+      mesh: of `devices.task_mesh`.
+
+    Raises:
+      UserError: a disk has no room.
+    """
+    shape = (inputs[0].side, inputs[0].side, inputs[0].channels)
+    targets = [
+        scratch(directory, (len(of), *shape))
+        for of, directory in zip(inputs, directories, strict=True)
+    ]
+    apply = mapped_teachers(teachers.apply_fn, mesh)
+    x = np.zeros((len(teachers.step), batch_size, *shape), np.float32)
+    name = "computing the teacher's outputs"
+    with memory_errors(name, batch_size, mesh.shape[DATA_AXIS]):
+        for first in range(0, max(map(len, inputs)), batch_size):
+            for slot, of in enumerate(inputs):
+                rows = np.arange(first, first + batch_size)
+                x[slot] = of.take(np.minimum(rows, len(of) - 1))["x"]
+            z = fetch(apply(teachers.params, place(x, split_tasks_and_batch(mesh))))
+            for target, of_teacher in zip(targets, z, strict=False):
+                rest = max(0, len(target) - first)
+                target[first : first + batch_size] = of_teacher[:rest]
+                release(target)
+    return targets

@@ -1,0 +1,214 @@
+"""A run that is killed at any moment ends as an undisturbed one, bit for bit.
+
+A chain is one run that is killed five times, once in each phase, and then left to end.
+The suite has one chain; four, so twenty kills:
+
+AST_KILL_CHAINS=4 python -m pytest tests/training/test_kill.py
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import layouts
+import numpy as np
+import pytest
+
+from ast_jax.pair import load_pair
+from ast_jax.run import Run
+from ast_jax.training.progress import read_rows
+
+REPOSITORY = Path(__file__).parents[2]
+CHAINS = int(os.environ.get("AST_KILL_CHAINS", "1"))
+SEED = int(os.environ.get("AST_KILL_SEED", "0"))
+PAIR = Path("run", "bagel", "seed_0")
+EPOCHS, LAST_STEP = 60, "180"
+COURSE = ("preparation", "extraction", "teacher", "student", "evaluation")
+POLL_SECONDS = 0.003
+
+pytestmark = pytest.mark.slow
+
+
+def command(folder: Path) -> list[str]:
+    """Trains and evaluates a tiny pair on the stand-in below `folder`'s parent."""
+    settings = {
+        "dataset.root": folder.parent / "data",
+        "dataset.data_dir": folder / "cache",
+        "dataset.image_size": 64,
+        "backbone.name": "scattering",
+        "teacher.blocks": 1,
+        "teacher.hidden": 4,
+        "teacher.epochs": EPOCHS,
+        "student.blocks": 1,
+        "student.width": 8,
+        "student.epochs": EPOCHS,
+        "train.batch_size": 4,
+        "train.checkpoint_epochs": 5,
+    }
+    flags = [f"--config.{key}={value}" for key, value in settings.items()]
+    script = [sys.executable, "train.py", "--config=configs/mvtec_3d_ad.py"]
+    return [*script, f"--workdir={folder / 'run'}", *flags]
+
+
+@contextlib.contextmanager
+def started(folder: Path) -> Iterator[subprocess.Popen]:
+    """Starts the run, and ends it if it still goes on; log.txt holds what it says."""
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        # Compiling is most of a start's time.
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    environment.pop("XLA_FLAGS", None)
+    with (
+        (folder / "log.txt").open("a") as log,
+        subprocess.Popen(
+            command(folder),
+            cwd=REPOSITORY,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def is_there(folder: Path, phase: str, since: float) -> bool:
+    """Whether a run that was started at the time `since` is in a phase."""
+
+    def any_new(pattern: str) -> bool:
+        return any(path.stat().st_mtime > since for path in folder.glob(pattern))
+
+    with contextlib.suppress(FileNotFoundError):  # renamed just now
+        match phase:
+            case "preparation":
+                return any_new("cache/mvtec_3d_ad/*/incomplete*")
+            case "extraction":
+                return any_new("cache/features/*.partial/*")
+            case "writing a checkpoint":
+                return any_new(f"{PAIR}/*/*.orbax-checkpoint-tmp")
+            case "teacher" | "student":
+                rows = read_rows(folder / PAIR / "metrics.jsonl")
+                now = rows and rows[-1]["stage"] == phase
+                return now and any_new(f"{PAIR}/metrics.jsonl")
+            case "evaluation":
+                return (folder / PAIR / "student" / LAST_STEP).exists()
+    return False
+
+
+def wait_for(process: subprocess.Popen, folder: Path, phase: str, since: float) -> bool:
+    """Waits until a phase begins; returns whether it has before the process ended."""
+    while not is_there(folder, phase, since):
+        if process.poll() is not None:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+def told(folder: Path) -> str:
+    """What the runs in a folder have said."""
+    return (folder / "log.txt").read_text()
+
+
+def finish(process: subprocess.Popen, folder: Path) -> None:
+    """Waits for the command's end."""
+    assert process.wait(timeout=1200) == 0, told(folder)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A run from start to end, and how many seconds each phase took."""
+    folder = tmp_path_factory.mktemp("kill") / "undisturbed"
+    folder.mkdir()
+    layouts.mvtec_3d_ad(folder.parent / "data", "bagel", train=14, validation=4)
+    times = []
+    with started(folder) as process:
+        for phase in COURSE:
+            assert wait_for(process, folder, phase, since=0), told(folder)
+            times.append(time.monotonic())
+        finish(process, folder)
+    times.append(time.monotonic())
+    seconds = [end - begin for begin, end in itertools.pairwise(times)]
+    return folder, dict(zip(COURSE, seconds, strict=True))
+
+
+def kill_once(folder: Path, phase: str, delay: float) -> None:
+    """Starts or continues a run and kills it some seconds into a phase."""
+    since = time.time()
+    with started(folder) as process:
+        assert wait_for(process, folder, phase, since), told(folder)
+        time.sleep(delay)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, f"it had ended: {told(folder)}"
+    left = sorted(path.name for path in (folder / PAIR).glob("*/*"))
+    print(f"killed {delay:.2f} s into {phase}; checkpoints: {' '.join(left)}")
+
+
+def outcome(folder: Path) -> dict:
+    """All that a run leaves, without the times."""
+    pair = folder / PAIR
+    rows = [
+        {key: value for key, value in row.items() if key != "images/s"}
+        for row in read_rows(pair / "metrics.jsonl")
+    ]
+    jsons = [folder / "run" / "results.json", pair / "inputs.json"]
+    jsons.append(folder / "run" / "bagel" / "calibration.json")
+    checkpoints = sorted(p.name for p in pair.glob("*/*") if p.is_dir())
+    return {
+        "metrics": rows,
+        "jsons": [path.read_text() for path in jsons],
+        "checkpoints": checkpoints,
+        "report": (folder / "run" / "report" / "index.html").exists(),
+    }
+
+
+def assert_same_run(folder: Path, whole: Path) -> None:
+    assert outcome(folder) == outcome(whole)
+    variables = [
+        load_pair(Run.open(f / "run"), "bagel", 0).variables for f in (folder, whole)
+    ]
+    leaves = [jax.tree.leaves_with_path(tree) for tree in variables]
+    for (path, one), (_, other) in zip(*leaves, strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.mark.parametrize("chain", range(CHAINS))
+def test_a_run_that_is_killed_in_each_phase_ends_as_the_undisturbed_one(
+    undisturbed, chain
+):
+    whole, seconds = undisturbed
+    rng = np.random.default_rng([SEED, chain])
+    folder = whole.parent / f"chain_{chain}"
+    folder.mkdir()
+    before = ("preparation", "extraction")[chain % 2]
+    for phase in (before, "teacher", "writing a checkpoint", "student", "evaluation"):
+        kill_once(folder, phase, rng.uniform(0, 0.7 * seconds.get(phase, 0.03)))
+    with started(folder) as process:
+        finish(process, folder)
+    assert "Traceback" not in told(folder)
+    assert_same_run(folder, whole)
+
+
+def test_the_comparison_sees_a_difference(undisturbed):
+    whole, _ = undisturbed
+    folder = whole.parent / "altered"
+    subprocess.run(["cp", "-r", whole, folder], check=True)
+    path = folder / "run" / "results.json"
+    tree = json.loads(path.read_text())
+    tree["mean"]["image_auroc"] = 0.123
+    path.write_text(json.dumps(tree))
+    with pytest.raises(AssertionError):
+        assert_same_run(folder, whole)
