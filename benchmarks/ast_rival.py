@@ -20,7 +20,7 @@ from ast_jax.training.devices import DATA_AXIS, data_mesh
 from ast_jax.training.state import TrainState, create_states, take_state
 from ast_jax.training.steps import mapped_steps, student_loss, teacher_loss
 from benchmarks import category
-from benchmarks.common import compile_clock, peak_mb, serve
+from benchmarks.common import cache_programs, compile_clock, peak_mb, serve
 from benchmarks.exchange import save_weights
 from benchmarks.side_by_side import Job
 
@@ -116,8 +116,7 @@ def serve_training(job: Job, folder: Path) -> None:
 def own_serve(functions, folder: Path, **options: Any) -> None:
     """`common.serve` with what JAX knows of memory and compilation."""
     # A training compiles anew; that does not count, but need not take its time either.
-    jax.config.update("jax_compilation_cache_dir", str(folder / "cache"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    cache_programs(folder / "cache")
     keep, clock = folder / "ours.npz", compile_clock()
     serve(functions, keep=keep, memory_mb=memory_mb, compiling_s=clock, **options)
 

@@ -94,6 +94,14 @@ def compile_clock() -> Callable[[], float]:
     return lambda: total
 
 
+def cache_programs(folder: Path) -> None:
+    """Lets JAX keep what it compiles in a folder, so that nothing is compiled twice."""
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
 def timed(function: Function) -> tuple[float, Any]:
     """Seconds of a call, which waits for its result, and that result."""
     start = time.perf_counter()

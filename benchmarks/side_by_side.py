@@ -27,6 +27,9 @@ WIDTH = flags.DEFINE_integer("width", 1024, "The student's; 256 with --quick.")
 DTYPE = flags.DEFINE_enum(
     "dtype", "float32", list(TOLERANCE), "PyTorch computes bfloat16 by autocast."
 )
+_TORCH_DTYPE = flags.DEFINE_enum(
+    "torch_dtype", None, list(TOLERANCE), "PyTorch's, where it is another than ours."
+)
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Calls of each; 3 with --quick.")
 _LAYOUT = flags.DEFINE_multi_enum(
     "layout", LAYOUTS, LAYOUTS, "PyTorch's memory formats to try."
@@ -47,6 +50,7 @@ class Job:
       steps: train steps a call.
       epochs: of each network, in `training`.
       batches: maps a call, of each of `scoring`'s calls.
+      torch_dtype: PyTorch's; `dtype` is ours, and the matrix product's.
       torch_compile: whether PyTorch's networks are compiled.
     """
 
@@ -62,6 +66,7 @@ class Job:
     hidden: int = 64
     width: int = 1024
     dtype: str = "float32"
+    torch_dtype: str = "float32"
     torch_compile: bool = False
 
     @classmethod
@@ -72,6 +77,7 @@ class Job:
             samples,
             width=_QUICK_WIDTH if QUICK.value else WIDTH.value,
             dtype=DTYPE.value,
+            torch_dtype=_TORCH_DTYPE.value or DTYPE.value,
             torch_compile=_COMPILE.value,
             **fields,
         )
@@ -174,7 +180,9 @@ def run(job: Job) -> Outcome:
         rivals = {"ours": start("ast_rival", str(folder))}
         for layout in dict.fromkeys(_LAYOUT.value):
             rivals[layout] = start("torch_rival", str(folder), layout)
-            check_agreement(folder, layout, TOLERANCE[job.dtype])
+            check_agreement(
+                folder, layout, max(TOLERANCE[job.dtype], TOLERANCE[job.torch_dtype])
+            )
         rivals["roof"] = start("common", job.dtype)
         timings = compare(rivals, 3 if QUICK.value else ROUNDS.value)
         for name, timing in timings.items():
@@ -186,7 +194,8 @@ def run(job: Job) -> Outcome:
 
 def settings(job: Job) -> dict[str, Any]:
     """What the JSON says of the job."""
-    return {"dtype": job.dtype, "width": job.width, "quick": QUICK.value}
+    names = ("dtype", "torch_dtype", "torch_compile", "width")
+    return {name: getattr(job, name) for name in names} | {"quick": QUICK.value}
 
 
 def check_agreement(folder: Path, layout: str, tolerance: float) -> None:

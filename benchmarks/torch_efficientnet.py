@@ -70,11 +70,13 @@ def same_pads(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def load(folder: Path) -> tuple[TorchEfficientNet, tuple[torch.Tensor, torch.Tensor]]:
-    """The network that `random_backbone` wrote, and its mean and deviation [3,1,1]."""
+def load(
+    folder: Path, device: str = "cpu"
+) -> tuple[TorchEfficientNet, tuple[torch.Tensor, torch.Tensor]]:
+    """What `random_backbone` wrote: the network, and mean and deviation [3,1,1]."""
     text = (folder / "network.json").read_text()
     net = json.loads(text, object_hook=lambda fields: SimpleNamespace(**fields))
-    tensors = load_file(folder / "weights.safetensors")
+    tensors = load_file(folder / "weights.safetensors", device)
     mean, std = (torch.tensor(v)[:, None, None] for v in (net.mean, net.std))
     return TorchEfficientNet(net, tensors), (mean, std)
 

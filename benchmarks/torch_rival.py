@@ -35,7 +35,7 @@ class Rival:
 
     def autocast(self) -> torch.autocast:
         """bfloat16 where the job says so."""
-        enabled = self.job.dtype == "bfloat16"
+        enabled = self.job.torch_dtype == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def network(self, name: str) -> nn.Module:

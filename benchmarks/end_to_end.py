@@ -1,0 +1,157 @@
+"""Time from images on disk to results.json beside PyTorch: a whole small category.
+
+    python -m benchmarks.end_to_end [--quick] [--size=PIXELS] [--epochs=N]
+
+Ours is what `train.py` does on a folder laid out as MVTec AD: data prepared, features
+of an EfficientNet-Lite0 (random weights) extracted, teacher and student trained, all
+figures, report and checkpoints written. PyTorch's side (`torch_pipeline`) reads the
+same images and writes image and pixel AUROC. From the same initial weights and in the
+same order; first epochs' losses and AUROCs must agree. Compilation is apart
+(`compile_s`; `cold_ratio` counts it). The last line is JSON.
+"""
+
+import contextlib
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+from PIL import Image
+
+from benchmarks.common import (
+    Rival,
+    cache_programs,
+    compare,
+    compile_clock,
+    report,
+    serve,
+)
+from benchmarks.side_by_side import LAYOUTS, QUICK, ROUNDS, WIDTH
+
+MODEL, STAGE, CATEGORY, SEED = "tf_efficientnet_lite0", 5, "screw", 0
+
+_SIZE = flags.DEFINE_integer("size", 384, "Side of the images; 128 with --quick.")
+_EPOCHS = flags.DEFINE_integer("epochs", 8, "Of each network; 2 with --quick.")
+_SERVE = flags.DEFINE_string("serve", "", "Of the benchmark's own process: a folder.")
+flags.set_default(WIDTH, 256)
+
+
+def main(_: list[str]) -> None:
+    """Runs the rivals and prints their ratio."""
+    if _SERVE.value:
+        return serve_ours(Path(_SERVE.value))
+    quick = QUICK.value
+    job = {
+        "size": 128 if quick else _SIZE.value,
+        "epochs": 2 if quick else _EPOCHS.value,
+        "width": WIDTH.value,
+        "train": 24 if quick else 64,
+        "test": 8 if quick else 20,  # good, and as many with a defect
+    }
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        (folder / "job.json").write_text(json.dumps(job))
+        write_images(folder / "data" / CATEGORY, job)
+
+        def start(module: str, *arguments: str) -> Rival:
+            return stack.enter_context(Rival(f"benchmarks.{module}", *arguments))
+
+        rivals = {"ours": start("end_to_end", "--serve", str(folder))}
+        for layout in LAYOUTS:
+            rivals[layout] = start("torch_pipeline", str(folder), layout)
+            check_agreement(folder, layout)
+        timings = compare(rivals, 2 if quick else ROUNDS.value)
+    for name, timing in timings.items():
+        print(f"  {name}: {timing.median_s['call']:.4g} s; {timing.peak_mb:.0f} MB")
+    layout = min(LAYOUTS, key=lambda name: timings[name].median_s["call"])
+    ours_s, torch_s = (timings[name].median_s["call"] for name in ("ours", layout))
+    compile_s = timings["ours"].compile_s["call"]
+    report(
+        {
+            "ours_s": ours_s,
+            "torch_s": torch_s,
+            "ratio": torch_s / ours_s,
+            "cold_ratio": torch_s / (ours_s + compile_s),
+            "roof_share": None,  # decoding, metrics and pictures are among it
+            "compile_s": compile_s,
+            "peak_mb": timings["ours"].peak_mb,
+            "torch_peak_mb": timings[layout].peak_mb,
+            "torch_layout": layout,
+            **job,
+            "quick": quick,
+        }
+    )
+    return None
+
+
+def write_images(root: Path, job: dict) -> None:
+    """A category laid out as MVTec AD: bright discs, the defective with a square."""
+    rng, side = np.random.default_rng(0), 256
+    rows, columns = np.mgrid[:side, :side] - side / 2
+    part = np.where((np.hypot(rows, columns) < 0.4 * side)[..., None], 160, 40)
+    splits = {"train/good": job["train"], "test/good": job["test"]}
+    for split, count in (splits | {"test/scratch": job["test"]}).items():
+        (root / split).mkdir(parents=True)
+        for number in range(count):
+            image = part + rng.integers(-20, 21, (side, side, 3))
+            if split == "test/scratch":
+                truth = np.zeros((side, side), np.uint8)
+                row, column = rng.integers(70, 150, 2)
+                truth[row : row + 32, column : column + 32] = 255
+                image[truth > 0] = (200, 30, 30)
+                path = root / "ground_truth" / "scratch" / f"{number:03d}_mask.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(truth).save(path)
+            pixels = image.clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / split / f"{number:03d}.png")
+
+
+def check_agreement(folder: Path, layout: str) -> None:
+    """Ends the benchmark unless both found the same: losses, then AUROCs."""
+    ours, theirs = (
+        np.load(folder / f"{name}.npz")["call"] for name in ("ours", layout)
+    )
+    print(f"  {layout}: {theirs.ravel()} beside {ours.ravel()}")
+    if not np.allclose(theirs, ours, rtol=1e-2, atol=0.02):
+        raise SystemExit(f"{layout}: {theirs} differs from ours, {ours}")
+
+
+def serve_ours(folder: Path) -> None:
+    """Serves `train.py`'s work on the folder's images, from nothing but them."""
+    from ast_jax import config as configuration
+    from ast_jax.evaluation.evaluate import evaluate
+    from ast_jax.training.train import open_categories, train
+    from benchmarks import random_backbone
+    from benchmarks.category import first_losses, save_start
+
+    cache_programs(folder / "cache")
+    random_backbone.write(folder, MODEL, STAGE)
+    job = json.loads((folder / "job.json").read_text())
+    config = configuration.default()
+    config.mode = "rgb"
+    config.dataset.update(name="mvtec_ad", root=str(folder / "data"))
+    config.dataset.image_size = job["size"]
+    config.backbone.name = MODEL
+    config.backbone.weights = str(folder / "weights.safetensors")
+    config.student.width = job["width"]
+    config.teacher.epochs = config.student.epochs = job["epochs"]
+
+    def run() -> np.ndarray:
+        with tempfile.TemporaryDirectory(dir=folder) as directory:
+            config.dataset.data_dir = f"{directory}/cache"
+            trained = train(config, f"{directory}/run")
+            results = evaluate(trained)["categories"][CATEGORY]
+            losses = first_losses(trained.seed_directory(CATEGORY, SEED))
+        return np.array([*losses, results["image_auroc"], results["pixel_auroc_192"]])
+
+    with tempfile.TemporaryDirectory(dir=folder) as directory:
+        config.dataset.data_dir = directory
+        (category,) = open_categories(config)
+        save_start(folder / "start", config, category.inputs("train"))
+    clock = compile_clock()
+    serve(run, keep=folder / "ours.npz", compiling_s=clock)
+
+
+if __name__ == "__main__":
+    app.run(main)
