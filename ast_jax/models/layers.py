@@ -1,11 +1,6 @@
-"""Convolutions, PyTorch's initialisation and batch norm, and the positional encoding.
-
-The convolutions are stride 1 and keep the map's size. On a CPU they are matrix
-products, which XLA runs faster there than its own convolution; on a GPU or TPU the
-library convolution is the right one.
+"""The convolution layer, PyTorch's initialisation and batch norm, and the positional
+encoding.
 """
-
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +10,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-Padding = Literal["zero", "replicate"]
+from ast_jax.models.convolution import Padding, convolve
 
 # PyTorch's default for kernels, uniform in ±1/√fan_in (METHOD.md "Initialisation").
 torch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -29,48 +24,6 @@ def torch_bias_init(fan_in: int) -> nn.initializers.Initializer:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init
-
-
-def pad_map(
-    x: Float[Array, "b h w c"], size: int, padding: Padding
-) -> Float[Array, "b h2 w2 c"]:
-    """Adds `size` rows and columns on every side: zeros, or the border repeated."""
-    if padding == "zero":
-        return jnp.pad(x, ((0, 0), (size, size), (size, size), (0, 0)))
-    # Not jnp.pad(mode="edge"), which refuses a batch that is sharded explicitly.
-    x = jnp.concatenate([x[:, :1]] * size + [x] + [x[:, -1:]] * size, axis=1)
-    return jnp.concatenate([x[:, :, :1]] * size + [x] + [x[:, :, -1:]] * size, axis=2)
-
-
-def patches(x: Float[Array, "b h w c"], k: int) -> Float[Array, "b h2 w2 kkc"]:
-    """Every k×k window of a padded map as one row of channels, (row, column, c)."""
-    h, w = x.shape[1] - k + 1, x.shape[2] - k + 1
-    windows = [x[:, i : i + h, j : j + w] for i in range(k) for j in range(k)]
-    return jnp.concatenate(windows, axis=-1)
-
-
-def _convolve_library(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return lax.conv_general_dilated(
-        x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-
-def _convolve_matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    # Barriers keep XLA from fusing, and so repeating for each of the k² windows, what
-    # computes x: a third of a student's step.
-    windows = patches(lax.optimization_barrier(x), kernel.shape[0])
-    windows = lax.optimization_barrier(windows)
-    return windows @ kernel.reshape(-1, kernel.shape[-1])
-
-
-def convolve(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c c2"], padding: Padding
-) -> Float[Array, "b h w c2"]:
-    """Cross-correlation with stride 1 and an odd kernel; keeps the map's size."""
-    x = pad_map(x, kernel.shape[0] // 2, padding)
-    return lax.platform_dependent(
-        x, kernel, cpu=_convolve_matmul, default=_convolve_library
-    )
 
 
 class Conv(nn.Module):
