@@ -30,7 +30,7 @@ REPOSITORY = Path(__file__).parents[2]
 CHAINS = int(os.environ.get("AST_KILL_CHAINS", "1"))
 SEED = int(os.environ.get("AST_KILL_SEED", "0"))
 PAIR = Path("run", "bagel", "seed_0")
-EPOCHS, LAST_STEP = 60, "180"
+EPOCHS, LAST_STEP = 40, "120"
 COURSE = ("preparation", "extraction", "teacher", "student", "evaluation")
 POLL_SECONDS = 0.003
 
@@ -145,14 +145,23 @@ def undisturbed(tmp_path_factory):
     return folder, dict(zip(COURSE, seconds, strict=True))
 
 
-def kill_once(folder: Path, phase: str, delay: float) -> None:
+def kill_once(folder: Path, phase: str, after: float) -> None:
     """Starts or continues a run and kills it some seconds into a phase."""
-    since = time.time()
-    with started(folder) as process:
-        assert wait_for(process, folder, phase, since), told(folder)
-        time.sleep(delay)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL, f"it had ended: {told(folder)}"
+    before = folder.with_name("before")
+    subprocess.run(["rm", "-rf", before], check=True)
+    subprocess.run(["cp", "-r", folder, before], check=True)
+    for delay in (after, after / 4, 0):  # shorter where it ends before it is killed
+        since = time.time()
+        with started(folder) as process:
+            assert wait_for(process, folder, phase, since), told(folder)
+            time.sleep(delay)
+            process.kill()
+            if process.wait() == -signal.SIGKILL:
+                break
+        subprocess.run(["rm", "-rf", folder], check=True)
+        subprocess.run(["cp", "-r", before, folder], check=True)
+    else:
+        pytest.fail(f"always ended before it was killed: {told(folder)}")
     left = sorted(path.name for path in (folder / PAIR).glob("*/*"))
     print(f"killed {delay:.2f} s into {phase}; checkpoints: {' '.join(left)}")
 
@@ -195,7 +204,25 @@ def test_a_run_that_is_killed_in_each_phase_ends_as_the_undisturbed_one(
     folder.mkdir()
     before = ("preparation", "extraction")[chain % 2]
     for phase in (before, "teacher", "writing a checkpoint", "student", "evaluation"):
-        kill_once(folder, phase, rng.uniform(0, 0.7 * seconds.get(phase, 0.03)))
+        kill_once(folder, phase, rng.uniform(0, 0.5 * seconds.get(phase, 0.06)))
+    with started(folder) as process:
+        finish(process, folder)
+    assert "Traceback" not in told(folder)
+    assert_same_run(folder, whole)
+
+
+def test_sigterm_saves_and_ends_the_run_within_30_seconds(undisturbed):
+    whole, _ = undisturbed
+    folder = whole.parent / "terminated"
+    folder.mkdir()
+    subprocess.run(["cp", "-r", whole / "cache", folder], check=True)
+    with started(folder) as process:
+        assert wait_for(process, folder, "teacher", since=0), told(folder)
+        begin = time.monotonic()
+        process.terminate()
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM, told(folder)
+    print(f"SIGTERM was obeyed in {time.monotonic() - begin:.2f} s")
+    assert "teacher: saved; run the same command to continue" in told(folder)
     with started(folder) as process:
         finish(process, folder)
     assert "Traceback" not in told(folder)
