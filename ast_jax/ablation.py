@@ -79,6 +79,7 @@ def ablate(config: ConfigDict, workdir: str | Path) -> list[Row]:
             rows.append(Row(TEACHER_ALONE, {}, figures, sizes["teacher"]))
         rows.append(Row(name, changes, results["mean"], sum(sizes.values())))
         write_table(directory, rows, config)
+    logging.info("Measuring inference times.")
     rows = timed(rows, runs, (1, config.train.batch_size))
     write_table(directory, rows, config)
     print(table(rows).markdown())
