@@ -4,8 +4,7 @@ DIR/<variant>/       an ordinary run
 DIR/ablation.json    what the table shows, and each variant's mean figures
 DIR/ablation.md      the table
 
-An asymmetric pair against a symmetric one is the paper's Table 5, inference time by the
-number of residual blocks its Table 6.
+The paper compares the two kinds of pair in its Table 5, inference times in its Table 6.
 """
 
 import dataclasses
