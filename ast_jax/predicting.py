@@ -8,8 +8,9 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import RawIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import tifffile
 from absl import logging
@@ -59,7 +60,7 @@ def predict_stream(
     lines: Iterable[str],
     xyz: Path | None,
     output: Path,
-    answers: BinaryIO,
+    answers: RawIOBase,
 ) -> Summary:
     """Scores the paths in `lines` as they come; each row goes to `answers` at once.
 
@@ -78,7 +79,7 @@ def _predict(
     sources: Iterable[Source],
     output: Path,
     *,
-    streams: list[BinaryIO],
+    streams: list[RawIOBase],
     live: bool,
 ) -> Summary:
     summary, path = Summary(), output / "predictions.jsonl"
@@ -110,7 +111,7 @@ def _rows(
     detector: Detector,
     sources: Iterable[Source],
     output: Path,
-    streams: list[BinaryIO],
+    streams: list[RawIOBase],
     live: bool,
 ) -> Iterator[Row]:
     """Writes each part's heat map and then its row, in threads; yields the rows."""
@@ -143,7 +144,7 @@ def _rows(
 class _Writer:
     """Writes rows to streams, one line each, until one of them fails."""
 
-    def __init__(self, streams: list[BinaryIO]):
+    def __init__(self, streams: list[RawIOBase]):
         self._streams, self._failed = streams, False
 
     def write(self, future: "Future[Row]") -> Row:
@@ -194,7 +195,7 @@ def _whole(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path) -> Iterator[RawIOBase]:
     """A new file in the place of an old one, unbuffered: each row is there at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb", buffering=0) as file:
