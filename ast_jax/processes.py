@@ -35,7 +35,10 @@ def connect(
             "--coordinator, --process_count and --process_index go together."
         )
     try:
-        jax.distributed.initialize(coordinator, count, index)
+        # Without a limit a process that failed waits five minutes for the others.
+        jax.distributed.initialize(
+            coordinator, count, index, shutdown_timeout_seconds=30
+        )
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
