@@ -1,0 +1,236 @@
+"""Writes a detector as one portable file, weights and threshold inside, and its card.
+
+python -m ast_jax.interop.export --workdir=DIR --category=NAME --output=FILE
+
+The file is StableHLO as `jax.export` writes it, for CPU, CUDA and TPU and any batch; to
+run it takes jax and flatbuffers alone. A FILE.onnx is ONNX instead, and to write it
+takes the extra `onnx`. FILE.json is the card: what goes in, what comes out, and what it
+means. docs/interop.md shows both in use.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import flags, logging
+from jaxtyping import Array, Shaped
+
+import ast_jax
+from ast_jax import cli
+from ast_jax.data import builder_class, depth
+from ast_jax.detector import Detector
+from ast_jax.errors import UserError
+
+FORMAT = 1  # of the card and of the names in it
+PLATFORMS = ("cpu", "cuda", "tpu")
+Arrays = dict[str, Shaped[Array, "b ..."]]
+_BACKBONE_LICENCE = (
+    "Apache-2.0 (timm); trained on ImageNet, whose images are for non-commercial "
+    "research"
+)
+
+
+def export(detector: Detector, output: Path) -> dict[str, Any]:
+    """Writes the file and its card, both whole or not at all; returns the card.
+
+    Args:
+      detector: what to export.
+      output: the file; ONNX if it ends in `.onnx`, else StableHLO.
+
+    Raises:
+      UserError: the folder cannot be written, or ONNX has no counterpart for the
+        detector or is not installed.
+    """
+    output = Path(output).absolute()
+    if output.is_dir():
+        raise UserError(f"--output={output}: a folder; name a file in it.")
+    kind = "onnx" if output.suffix == ".onnx" else "stablehlo"
+    _write(output, b"", dry=True)
+    (batch,) = jax.export.symbolic_shape("batch")
+    serialised = {"onnx": _onnx, "stablehlo": _stablehlo}[kind]
+    content = serialised(whole(detector), detector.input_shapes(batch))
+    tree = {
+        "format": FORMAT,
+        "kind": kind,
+        "file": output.name,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        **card(detector),
+    }
+    _write(output, content)
+    text = json.dumps(tree, indent=2, allow_nan=False) + "\n"
+    _write(output.with_name(f"{output.name}.json"), text.encode())
+    return tree
+
+
+def whole(detector: Detector) -> Callable[[Arrays], Arrays]:
+    """`Detector.function` with its arrays inside, and the calibration's verdict.
+
+    Beside score, map and maximum it returns, if the detector is calibrated, "p_value"
+    [b] and "anomalous" [b], as `Calibration` defines them.
+    """
+    # On one device, wherever the detector's own are.
+    variables = jax.tree.map(jnp.asarray, jax.device_get(detector.variables))
+    calibration = detector.calibration
+
+    def function(inputs: Arrays) -> Arrays:
+        outputs = detector.function(variables, inputs)
+        if calibration is None:
+            return outputs
+        # Exact: scores are float32, and so were those that became the calibration.
+        score, held_out = outputs["score"], jnp.asarray(calibration.scores, "float32")
+        at_least = (held_out >= score[:, None]).sum(1)
+        return outputs | {
+            "p_value": (1 + at_least) / (1 + held_out.size),
+            "anomalous": ~(score <= jnp.float32(calibration.threshold)),
+        }
+
+    return function
+
+
+def _stablehlo(
+    function: Callable[[Arrays], Arrays], shapes: dict[str, jax.ShapeDtypeStruct]
+) -> bytes:
+    exported = jax.export.export(jax.jit(function), platforms=PLATFORMS)(shapes)
+    return bytes(exported.serialize())
+
+
+def _onnx(
+    function: Callable[[Arrays], Arrays], shapes: dict[str, jax.ShapeDtypeStruct]
+) -> bytes:
+    try:
+        from ast_jax.interop import onnx_graph
+    except ImportError as error:
+        raise UserError(
+            f"--output: .onnx needs {error.name} (pip install 'ast-jax[onnx]')."
+        ) from error
+    return onnx_graph.convert(function, shapes, "detector").SerializeToString()
+
+
+def card(detector: Detector) -> dict[str, Any]:
+    """What the file's user has to know, as JSON can hold it."""
+    config, calibration = detector.config, detector.calibration
+    scale = detector.colour_scale
+    return {
+        "category": detector.category,
+        "mode": config.mode,
+        "inputs": _inputs(detector),
+        "outputs": _outputs(detector),
+        "threshold": calibration and calibration.threshold,
+        "pixel_threshold": calibration and calibration.pixel_threshold,
+        "alpha": calibration and calibration.attained_alpha,
+        "calibration": calibration and dataclasses.asdict(calibration),
+        "colour_scale": {
+            "low": scale.low,
+            "middle": scale.middle,
+            "high": scale.high,
+            "calibrated": scale.calibrated,
+        },
+        "platforms": PLATFORMS,
+        "licences": _licences(detector),
+        "versions": {
+            "ast_jax": ast_jax.__version__,
+            **{name: importlib.metadata.version(name) for name in ("jax", "flax")},
+        },
+        "config": config.to_dict(),
+    }
+
+
+def _inputs(detector: Detector) -> dict[str, Any]:
+    size, side = detector.config.dataset.image_size, detector.side
+    fine = depth.UNSHUFFLE * side
+    meanings = {
+        "image": f"RGB, 0 to 255, of a picture of any size resized to {size}x{size}: "
+        "bilinear with antialiasing, Pillow's Image.resize(..., BILINEAR)",
+        "depth": f"ast_jax.data.depth.preprocess_depth(z, {side}), first result: z in "
+        "metres, 0 = missing, filled, in centimetres off the foreground's mean, 0 in "
+        f"the background, resized to {fine}x{fine}, bilinear without antialiasing; "
+        "channel = row in the 8x8 block * 8 + column",
+        "foreground": "the same function's second result: share of foreground around "
+        "each position, 0 to 1",
+    }
+    return {
+        name: {
+            "shape": ["batch", *of.shape[1:]],
+            "dtype": str(of.dtype),
+            "meaning": meanings[name],
+        }
+        for name, of in detector.input_shapes(1).items()
+    }
+
+
+def _outputs(detector: Detector) -> dict[str, str]:
+    fine = depth.UNSHUFFLE * detector.side
+    meanings = {
+        "score": "float32 [batch]; anomalous above the threshold",
+        "map": f"float32 [batch, {fine}, {fine}]; resize bilinearly to the picture's "
+        "size; pixels above the pixel threshold are marked",
+        "maximum": "float32 [batch]; the map's largest value",
+    }
+    if detector.calibration is not None:
+        meanings |= {
+            "p_value": "float32 [batch]; (1 + calibration scores >= score) / (n + 1)",
+            "anomalous": "bool [batch]; whether the score is above the threshold",
+        }
+    return meanings
+
+
+def _licences(detector: Detector) -> dict[str, str | None]:
+    """Whose terms hold for what is inside: the weights, and the data they learned."""
+    config = detector.config
+    data = builder_class(config.dataset.name)
+    name = config.backbone.name
+    own = name == "scattering" or config.mode == "3d"
+    return {
+        "code": "MIT",
+        "backbone": None if own else f"{name}: {_BACKBONE_LICENCE}",
+        "training_data": f"{data.TITLE}: {data.LICENSE}",
+    }
+
+
+def _write(path: Path, content: bytes, *, dry: bool = False) -> None:
+    """Writes a file whole or not at all; `dry` only finds out whether it can be."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        if dry:
+            temporary.unlink()
+        else:
+            temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise UserError(f"{path}: cannot be written ({error.strerror}).") from error
+
+
+def _define_flags() -> None:
+    """Defined for the command alone, since train.py has flags of the same names."""
+    flags.DEFINE_string("workdir", None, "The run's folder.")
+    flags.DEFINE_string("category", None, "Needed if the run has several.")
+    flags.DEFINE_string("output", None, "The file; ONNX if it ends in .onnx.")
+    flags.mark_flags_as_required(["workdir", "output"])
+
+
+def main() -> None:
+    """Exports the detector that the flags name."""
+    values = flags.FLAGS
+    detector = Detector.load(values.workdir, values.category)
+    written = export(detector, Path(values.output))
+    size = Path(values.output).stat().st_size
+    logging.info(
+        "%s: %s, %.1f MB; %s.json says how to use it.",
+        *(values.output, written["kind"], size / 1e6, values.output),
+    )
+
+
+if __name__ == "__main__":
+    _define_flags()
+    cli.run(main)
