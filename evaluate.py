@@ -1,6 +1,6 @@
-"""Evaluates a trained run again: results.json and the report.
+"""Evaluates a trained run again: results.json, the report, maybe the score maps.
 
-python evaluate.py --workdir=runs/quickstart
+python evaluate.py --workdir=runs/quickstart [--save_maps] [--dataset_root=MOVED]
 """
 
 from absl import flags
