@@ -5,6 +5,7 @@ its process, so that its peak memory is its own, and only when asked, so that se
 them see the same machine: `alternate` asks them in turn, round after round.
 """
 
+import collections
 import dataclasses
 import functools
 import json
@@ -69,10 +70,13 @@ def serve(
         np.savez(keep, **results)
     print(json.dumps({"compile_s": compile_s, **facts}), file=answers, flush=True)
     for line in sys.stdin:
-        before = clock()
+        compiling, processor = clock(), time.process_time()
         seconds, _ = timed(functions[line.strip()])
-        seconds -= clock() - before
-        taken = {"seconds": seconds, "peak_mb": memory_mb()}
+        taken = {
+            "seconds": seconds - (clock() - compiling),
+            "processor_s": time.process_time() - processor,
+            "peak_mb": memory_mb(),
+        }
         print(json.dumps(taken), file=answers, flush=True)
 
 
@@ -115,11 +119,12 @@ class Rival:
     Attributes:
       facts: what it said of itself, "compile_s" (by function) among it.
       peak_mb: its peak memory at the last answer.
+      processor_s: all threads' seconds of each call so far, by name.
     """
 
     def __init__(self, module: str, *arguments: str):
         """Starts `python -m module arguments…` and waits for its first calls."""
-        self.peak_mb = 0.0
+        self.peak_mb, self.processor_s = 0.0, collections.defaultdict(list)
         # JAX would take three quarters of a GPU, which the rivals share.
         shared = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         self._process = subprocess.Popen(
@@ -140,6 +145,7 @@ class Rival:
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         self.peak_mb = answer["peak_mb"]
+        self.processor_s[name].append(answer["processor_s"])
         return answer["seconds"]
 
     def __enter__(self) -> Self:
@@ -171,13 +177,14 @@ class Timing:
 
     Attributes:
       median_s: of each of its functions, by name.
-      best_s: likewise; other people's work on the machine touches it less.
+      processor_s: likewise, all threads' time on a processor, compilation included;
+        other people's work on the machine touches it less.
       compile_s: what compiling each one took.
       peak_mb: peak memory.
     """
 
     median_s: dict[str, float]
-    best_s: dict[str, float]
+    processor_s: dict[str, float]
     compile_s: dict[str, float]
     peak_mb: float
 
@@ -194,8 +201,10 @@ def compare(rivals: Mapping[str, Rival], rounds: int) -> dict[str, Timing]:
     for name, rival in rivals.items():
         compile_s = rival.facts["compile_s"]
         median_s = {key: float(np.median(timings[name, key])) for key in compile_s}
-        best_s = {key: min(timings[name, key]) for key in compile_s}
-        found[name] = Timing(median_s, best_s, compile_s, rival.peak_mb)
+        processor_s = {
+            key: float(np.median(rival.processor_s[key])) for key in compile_s
+        }
+        found[name] = Timing(median_s, processor_s, compile_s, rival.peak_mb)
     return found
 
 

@@ -153,7 +153,7 @@ class Outcome:
             "ours_s": ours_s,
             "torch_s": torch_s,
             "ratio": torch_s / ours_s,
-            "best_ratio": theirs.best_s[call] / ours.best_s[call],
+            "processor_ratio": theirs.processor_s[call] / ours.processor_s[call],
             "roof_share": flops / ours_s / self.roof,
             "roof_gflops": self.roof / 1e9,
             "compile_s": ours.compile_s[call],
