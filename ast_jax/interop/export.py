@@ -60,6 +60,7 @@ def export(detector: Detector, output: Path) -> dict[str, Any]:
     tree = {
         "format": FORMAT,
         "kind": kind,
+        **({"opset": 18} if kind == "onnx" else {"platforms": PLATFORMS}),
         "file": output.name,
         "sha256": hashlib.sha256(content).hexdigest(),
         **card(detector),
@@ -133,13 +134,11 @@ def card(detector: Detector) -> dict[str, Any]:
             "high": scale.high,
             "calibrated": scale.calibrated,
         },
-        "platforms": PLATFORMS,
         "licences": _licences(detector),
         "versions": {
             "ast_jax": ast_jax.__version__,
             **{name: importlib.metadata.version(name) for name in ("jax", "flax")},
         },
-        "config": config.to_dict(),
     }
 
 

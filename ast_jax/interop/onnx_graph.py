@@ -318,11 +318,11 @@ class _Graph:
             pads=[*low, *high],
             group=params["feature_group_count"],
         )
-        return self._permuted(result, tuple(np.argsort(numbers.out_spec)))
+        return self._permuted(result, np.argsort(numbers.out_spec).tolist())
 
     def _permuted(self, x: Value, order: Sequence[int]) -> Value:
         if isinstance(x, str):
-            return self.add("Transpose", [x], perm=[int(axis) for axis in order])
+            return self.add("Transpose", [x], perm=order)
         return np.ascontiguousarray(np.transpose(x, order))
 
 
