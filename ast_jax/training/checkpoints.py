@@ -118,6 +118,9 @@ class CheckpointStore:
         try:
             if damaged := _damaged_file(folder):
                 raise ValueError(f"{damaged} is not what was saved")
+            # Orbax itself fails in threads whose errors surface later, elsewhere.
+            if foreign := _foreign_array(folder, template):
+                raise ValueError(f"{foreign} is not the configuration's")
             arrays = self._manager.restore(
                 step, args=ocp.args.StandardRestore(template)
             )
@@ -160,6 +163,24 @@ class CheckpointStore:
         for folder in self._directory.glob("*.orbax-checkpoint-tmp"):
             (folder / _LOSSES).write_text(json.dumps(self._losses))
             (folder / _DIGESTS).write_text(json.dumps(_digests(folder), indent=1))
+
+
+def _foreign_array(folder: Path, template: dict) -> str:
+    """An array that is missing, too many or of another shape in a checkpoint, or ""."""
+    saved = ocp.StandardCheckpointHandler().metadata(folder / "default").tree
+    there, wanted = _shapes(saved), _shapes(template)
+    paths = sorted(there.keys() | wanted.keys())
+    return next((path for path in paths if there.get(path) != wanted.get(path)), "")
+
+
+def _shapes(tree: dict) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(
+        tree, is_leaf=lambda node: hasattr(node, "shape")
+    )
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in leaves
+    }
 
 
 def _digests(folder: Path) -> dict[str, str]:

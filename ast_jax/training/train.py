@@ -22,7 +22,7 @@ from ast_jax.errors import UserError
 from ast_jax.models import create_student, create_teacher
 from ast_jax.processes import barrier
 from ast_jax.run import Run
-from ast_jax.training.devices import DATA_AXIS, TASK_AXIS, check_batch, task_mesh
+from ast_jax.training.devices import DATA_AXIS, TASK_AXIS, task_mesh
 from ast_jax.training.faults import memory_errors
 from ast_jax.training.feed import Samples
 from ast_jax.training.loop import Stage, Task, is_finished, train_stage
@@ -69,6 +69,8 @@ def open_categories(config: ConfigDict) -> list[Category]:
       UserError: whatever is wrong with the data set or the backbone's weights.
     """
     validate(config)
+    # Before the backbone, whose weights may have to be fetched.
+    names = data.categories(config.dataset)
     backbone = None
     if config.mode != "3d":
         size = config.dataset.image_size
@@ -82,7 +84,7 @@ def open_categories(config: ConfigDict) -> list[Category]:
             backbone,
             config,
         )
-        for name in data.categories(config.dataset)
+        for name in names
     ]
 
 
@@ -107,7 +109,9 @@ def train(config: ConfigDict, workdir: str | Path, *, profile: bool = False) -> 
     traces = run.directory / "profile" if profile else None
     with run.locked():
         pairs = [
-            prepare(run, category, seed) for category in categories for seed in seeds
+            prepare(run, category, seed, mesh.shape[DATA_AXIS])
+            for category in categories
+            for seed in seeds
         ]
         # One program trains pairs of one batch size; the largest first, so that pairs
         # that are trained side by side are of a size.
@@ -135,8 +139,18 @@ class UntrainedPair:
     batch_size: int
 
 
-def prepare(run: Run, category: Category, seed: int) -> UntrainedPair:
-    """Chooses the images to train on, and records in the run which they are."""
+def prepare(run: Run, category: Category, seed: int, share: int) -> UntrainedPair:
+    """Chooses the images to train on, and records in the run which they are.
+
+    Args:
+      run: to which the pair belongs.
+      category: its data.
+      seed: its seed.
+      share: how many devices share a batch.
+
+    Raises:
+      UserError: there are too few images.
+    """
     config, parts, inputs = run.config, category.parts, category.inputs("train")
     # A validation split that the publisher ships is the held-out set.
     fraction = 0.0 if len(parts["validation"]) else config.calibration.fraction
@@ -161,20 +175,30 @@ def prepare(run: Run, category: Category, seed: int) -> UntrainedPair:
         f"{category.name}, seed {seed}",
         Task(seed, run.seed_directory(category.name, seed)),
         inputs.normalised(normaliser),
-        _batch_size(config, len(inputs), category.name),
+        _batch_size(config, len(inputs), category.name, share),
     )
 
 
-def _batch_size(config: ConfigDict, n: int, name: str) -> int:
-    """The configured batch, or all `n` images where there are fewer."""
+def _batch_size(config: ConfigDict, n: int, name: str, share: int) -> int:
+    """The configured batch, or one of all images that `share` devices divide.
+
+    Raises:
+      UserError: there are fewer images than devices that share a batch.
+    """
     size = config.train.batch_size
     if n >= size:
         return size
+    smaller = n - n % share
+    if not smaller:
+        raise UserError(
+            f"{name}: {n} good training images are fewer than the {share} devices that "
+            "share a batch; add images or use fewer devices."
+        )
     logging.warning(
         "%s: %d good training images are fewer than a batch of %d: batches of %d.",
-        *(name, n, size, n),
+        *(name, n, size, smaller),
     )
-    return n
+    return smaller
 
 
 def hold_out(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -208,10 +232,7 @@ def train_pairs(
       mesh: of `devices.task_mesh`.
       traces: a folder for a trace of some steps of each stage, if wanted.
 
-    Raises:
-      UserError: a batch does not divide over the devices.
     """
-    check_batch(batch_size, mesh)
     images = max(len(pair.inputs) for pair in pairs)
     stages = _stages(config, batch_size, images, traces)
     student = stages[-1]

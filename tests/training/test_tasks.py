@@ -1,5 +1,7 @@
 """Several categories and seeds in one program train as each does alone."""
 
+import logging
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,7 @@ from ast_jax.training.loop import Stage, Task, train_stage
 from ast_jax.training.state import create_states, stack_states, take_state
 from ast_jax.training.steps import student_loss, teacher_loss
 from ast_jax.training.targets import teacher_targets
+from ast_jax.training.train import _batch_size
 
 BATCH = 4
 IMAGES = (21, 9, 14)  # steps an epoch: 5, 2, 3
@@ -137,3 +140,18 @@ def test_tasks_take_the_devices_before_the_batch(tasks, devices, batch, shape):
 def test_devices_that_no_batch_divides_over_are_refused():
     with pytest.raises(UserError, match=r"3 does not divide by the 4 devices"):
         task_mesh(2, 3, jax.devices()[:8])
+
+
+@pytest.mark.parametrize(("n", "share", "expected"), [(9, 4, 8), (6, 4, 4), (5, 1, 5)])
+def test_few_images_shrink_the_batch_to_what_divides(
+    n, share, expected, config, caplog
+):
+    config.train.batch_size = 8
+    with caplog.at_level(logging.WARNING):
+        assert _batch_size(config, n, "bagel", share) == expected
+    assert ("bagel: " in caplog.text) == (expected < 8)
+
+
+def test_fewer_images_than_devices_that_share_a_batch_are_refused(config):
+    with pytest.raises(UserError, match="bagel: 3 good training images"):
+        _batch_size(config, 3, "bagel", 4)
