@@ -15,7 +15,7 @@ from ast_jax.training.devices import DATA_AXIS, TASK_AXIS, place, split_tasks
 
 # Above this, a device's samples are sent to it in chunks instead of all at once.
 RESIDENT_BYTES = 1 << 30
-_CHUNK_BYTES = 256 << 20
+_CHUNK_BYTES = 64 << 20
 _BLOCK = 64  # samples read at once
 
 

@@ -192,6 +192,8 @@ def small_disk(tmp_path):
         yield tmp_path
 
 
+# Orbax's threads outlive the event loop that they report to.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(small_disk, sharding):
     folder = small_disk / "teacher"
     # Random floats do not compress: 3 × 160 kB fit, 3 × 640 kB do not.
