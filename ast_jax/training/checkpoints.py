@@ -22,6 +22,11 @@ _DIGESTS = "digests.json"
 _LOSSES = "losses.json"
 _REWRITTEN = "_CHECKPOINT_METADATA"  # by the commit; holds times, no array
 
+# Orbax warns of every folder that it is asked only to read.
+logging.get_absl_logger().addFilter(
+    lambda record: "Given directory is read only" not in record.getMessage()
+)
+
 
 class CheckpointStore:
     """The checkpoints of one stage in one folder, numbered by step; two are kept.
