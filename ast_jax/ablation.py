@@ -28,7 +28,7 @@ from ast_jax.evaluation.evaluate import evaluate
 from ast_jax.evaluation.provenance import facts, settings
 from ast_jax.evaluation.tables import DASH, LABELS, Cell, Table, percent
 from ast_jax.pair import Pair, load_pair
-from ast_jax.run import Run, write_json
+from ast_jax.run import Run, write_json, write_text
 from ast_jax.training.train import train
 
 TEACHER_ALONE = "teacher alone"
@@ -63,6 +63,8 @@ def ablate(config: ConfigDict, workdir: str | Path) -> list[Row]:
     Raises:
       UserError: anything that the user can put right.
     """
+    if jax.process_count() > 1:
+        raise UserError("variants are trained by a single process; omit --multihost.")
     directory = Path(workdir).absolute()
     configs = variants(config)
     runs: dict[str, Run] = {}
@@ -280,7 +282,7 @@ def write_table(directory: Path, rows: list[Row], config: ConfigDict) -> None:
             "turns.\n"
         )
     text += f"\n{'; '.join(f'{name}: {value}' for name, value in made.items())}\n"
-    (directory / "ablation.md").write_text(text, encoding="utf-8")
+    write_text(directory / "ablation.md", text)
 
 
 def _settings(config: ConfigDict) -> str:

@@ -36,6 +36,7 @@ from ast_jax.pair import pair_scores
 from ast_jax.prediction import Prediction
 from ast_jax.run import Run
 from ast_jax.training.devices import DATA_AXIS, data_mesh, replicated, split_batch
+from ast_jax.training.faults import memory_errors
 
 # "image" [b,s,s,3] uint8 in modes rgb and rgb3d; "depth" [b,m,m,64] and "foreground"
 # [b,m,m] float32 in modes 3d and rgb3d. s is the image size, m the map's side.
@@ -90,6 +91,8 @@ class Detector:
             backbone = backbones.create(
                 config.backbone, dtype=config.train.dtype, image_size=size
             )
+            for seed in config.train.seeds:
+                run.check_inputs(category, seed, {"backbone": backbone.fingerprint})
         ensemble = dataclasses.replace(Ensemble.load(run, category), scales=scales)
         if calibration is None:
             logging.warning(
@@ -250,7 +253,8 @@ class Detector:
     def warm_up(self, batch_size: int = BATCH_SIZE, *, live: bool = False) -> None:
         """Compiles what `predict_many` with these arguments is going to run."""
         for count in {self._rounded_up(n) for n in (batch_size, *([1] * live))}:
-            jax.block_until_ready(self._run(self._zeros(count)))
+            with memory_errors("scoring", count, self._mesh.size, trained=False):
+                jax.block_until_ready(self._run(self._zeros(count)))
 
     def _rounded_up(self, batch_size: int) -> int:
         devices = self._mesh.size

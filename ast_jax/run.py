@@ -73,7 +73,7 @@ class Run:
         path = directory / "config.json"
         try:
             tree = json.loads(path.read_text())
-            version, config = tree["format"], tree["config"]
+            version, config = int(tree["format"]), dict(tree["config"])
         except FileNotFoundError as error:
             raise UserError(
                 f"{directory} is not a run: it has no config.json."
@@ -87,7 +87,10 @@ class Run:
             )
         # What a run of an earlier version does not know has its default.
         complete = default()
-        complete.unlock().update(_with_tuples(config))
+        try:
+            complete.unlock().update(_with_tuples(config))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{path}: not a run's configuration ({error}).") from error
         return cls(directory, complete)
 
     def seed_directory(self, category: str, seed: int) -> Path:
@@ -102,6 +105,31 @@ class Run:
     def write_inputs(self, category: str, seed: int, record: dict[str, Any]) -> None:
         """Records what a pair's training saw."""
         write_json(self.seed_directory(category, seed) / "inputs.json", record)
+
+    def is_begun(self, category: str, seed: int) -> bool:
+        """Whether a pair has a checkpoint, which `inputs.json` belongs to."""
+        directory = self.seed_directory(category, seed)
+        return (directory / "inputs.json").exists() and any(
+            path.name.isdigit() for path in directory.glob("*/*")
+        )
+
+    def check_inputs(self, category: str, seed: int, record: dict[str, Any]) -> None:
+        """Checks that what a begun pair's training saw is what it would see now.
+
+        What is not in the record, or was not when it was written, is not compared.
+
+        Raises:
+          UserError: the data or the backbone have changed since.
+        """
+        before = self.read_inputs(category, seed)
+        names = {"train": "the training images", "held_out": "the held-out images"}
+        for key in ("side", "channels", "backbone", "train", "held_out"):
+            if key in before.keys() & record.keys() and before[key] != record[key]:
+                raise UserError(
+                    f"{self.seed_directory(category, seed)}: {names.get(key, key)} "
+                    "differ from those that this run was trained with; put them back, "
+                    "or take another --workdir."
+                )
 
     def read_inputs(self, category: str, seed: int) -> dict[str, Any]:
         """Returns what `write_inputs` wrote.
@@ -121,31 +149,51 @@ class Run:
         except ValueError as error:
             raise UserError(f"{path}: damaged ({error}); train it again.") from error
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the run's folder against a second run.
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Holds the run's folder against a second run, see `locked`."""
+        return locked(self.directory)
 
-        Raises:
-          UserError: another run trains in it.
-        """
-        if not is_main():
-            yield
-            return
-        lock = filelock.FileLock(self.directory / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout as error:
-            raise UserError(
-                f"{self.directory}: another process is training in this folder."
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
+
+@contextlib.contextmanager
+def locked(directory: str | Path) -> Iterator[None]:
+    """Holds a folder, made if need be, against a second run.
+
+    Raises:
+      UserError: another run works in it, or it cannot be written.
+    """
+    if not is_main():
+        yield
+        return
+    directory = Path(directory)
+    lock = filelock.FileLock(directory / ".lock")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise UserError(
+            f"{directory}: another process is training or evaluating in this folder."
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{directory}: cannot be written ({error.strerror})."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_json(path: Path, tree: Any) -> None:
     """Writes a file whole or not at all; of several processes the main one does.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    write_text(path, json.dumps(tree, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """As `write_json`, of a text.
 
     Raises:
       UserError: the folder cannot be written.
@@ -155,9 +203,10 @@ def write_json(path: Path, tree: Any) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(tree, indent=2) + "\n")
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
+        temporary.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be written ({error.strerror}).") from error
 
 

@@ -1,6 +1,7 @@
 """From a publisher's folder to results.json, and every mistake in one clear line."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import tifffile
 from ast_jax.config import default
 from ast_jax.errors import UserError
 from ast_jax.evaluation.evaluate import evaluate
+from ast_jax.pair import load_pair
 from ast_jax.run import Run
 from ast_jax.training.train import train
 
@@ -123,6 +125,48 @@ def test_training_again_changes_nothing(trained):
     before = path.read_text()
     train(run.config, run.directory)
     assert path.read_text() == before
+
+
+def test_a_lost_teacher_of_a_finished_run_is_trained_again(trained, tmp_path):
+    run, _ = trained
+    copied = tmp_path / "run"
+    subprocess.run(["cp", "-r", run.directory, copied], check=True)
+    shutil.rmtree(copied / "bagel" / "seed_0" / "teacher")
+    train(run.config, copied)
+    before, after = (
+        load_pair(Run.open(folder), "bagel", 0).variables["teacher"]
+        for folder in (run.directory, copied)
+    )
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+
+
+@pytest.mark.parametrize("changed", ["added", "removed"])
+def test_other_training_images_do_not_enter_a_trained_run(tmp_path, changed):
+    """They would be calibrated on what the networks have seen."""
+    root = layouts.mvtec_ad(tmp_path / "data", "screw", train=12)
+    config = tiny(tmp_path, "mvtec_ad", root, mode="rgb")
+    run = train(config, tmp_path / "run")
+    images = sorted((root / "screw" / "train" / "good").iterdir())
+    if changed == "added":
+        shutil.copy(images[0], images[0].with_name("999.png"))
+    else:
+        images[0].unlink()
+    with pytest.raises(UserError, match=r"training images differ .* another --workdir"):
+        train(config, tmp_path / "run")
+    if changed == "removed":
+        with pytest.raises(UserError, match="was trained on and is not in"):
+            evaluate(run)
+
+
+def test_another_backbone_under_the_same_name_is_noticed(trained, tmp_path):
+    run, _ = trained
+    copied = tmp_path / "run"
+    subprocess.run(["cp", "-r", run.directory, copied], check=True)
+    path = copied / "bagel" / "seed_0" / "inputs.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"backbone": "other weights"}))
+    with pytest.raises(UserError, match="backbone differ"):
+        evaluate(Run.open(copied))
 
 
 def test_rgb_on_mvtec_ad_runs_unmasked_and_decides_by_the_mean(tmp_path):

@@ -45,6 +45,8 @@ Triple = tuple[float, float, float]
 Shapes = Mapping[str, tuple[int, ...]]
 Read = Callable[[str], np.ndarray]
 
+_SHOWN = 8  # names in a line of the log
+
 
 def normalisation(name: str) -> tuple[Triple, Triple]:
     """Mean and standard deviation (of 0 … 1 images) that `name`'s weights expect.
@@ -119,7 +121,10 @@ def load(path: Path, net: Architecture) -> Variables:
     needed = required(net)
     _check_shapes(shapes, needed, path)
     unused = sorted(set(shapes) - set(needed))
-    logging.info("%s: %d tensors unused: %s", path, len(unused), ", ".join(unused))
+    # PyTorch counts the batches of each batch norm; nobody misses those.
+    unused = [name for name in unused if not name.endswith("num_batches_tracked")]
+    shown = ", ".join(unused[:_SHOWN]) + ", …" * (len(unused) > _SHOWN)
+    logging.info("%s: %d tensors unused: %s", path, len(unused), shown)
     return fold(net, lambda key: _checked(read(key), key, path))
 
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import jax
 import numpy as np
+from absl import logging
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Shaped, UInt8
 from tqdm import tqdm
@@ -234,6 +235,7 @@ def _blocks(
 ) -> Iterator[Float[np.ndarray, "b h w c"]]:
     """The features from `start` on; the network sees one shape of batch only."""
     indices = range(start, len(parts))
+    logging.info("Extracting %s features of %d images.", entry.kind, len(indices))
     ahead = (1 + _BATCHES_AHEAD) * batch_size
     with (
         contextlib.closing(

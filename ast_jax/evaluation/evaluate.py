@@ -55,19 +55,23 @@ def evaluate(
       save_maps: whether to write every test image's score map below DIR/maps.
 
     Raises:
-      UserError: a category is not trained, or its data or checkpoints are damaged.
+      UserError: a category is not trained, its data or checkpoints are damaged, or
+        another process works in the run's folder.
     """
     config = config or run.config
+    categories = open_categories(config)
     evaluated = []
-    for category in open_categories(config):
-        logging.info("%s: evaluating.", category.name)
-        evaluated.append(evaluate_category(run, category))
-        if save_maps and is_main():
-            write_maps(run, evaluated[-1])
-    results = results_tree(config, evaluated)
-    write_json(run.directory / "results.json", results)
-    if is_main():
-        write_report(run, evaluated, results)
+    with run.locked():
+        for category in categories:
+            logging.info("%s: evaluating.", category.name)
+            evaluated.append(evaluate_category(run, category))
+            if save_maps and is_main():
+                write_maps(run, evaluated[-1])
+        results = results_tree(config, evaluated)
+        write_json(run.directory / "results.json", results)
+        if is_main():
+            write_report(run, evaluated, results)
+    logging.info("Done: %s.", run.directory / "report" / "index.html")
     return results
 
 
@@ -110,7 +114,16 @@ def calibrate_category(
 
     def rows(seed: int, key: str) -> Inputs:
         ids = run.read_inputs(category.name, seed)[key]
+        if missing := sorted(set(ids) - at.keys()):
+            raise UserError(
+                f"{category.name}: {missing[0]} was trained on and is not in "
+                f"{config.dataset.root} any more; put it back."
+            )
         return train.select([at[part_id] for part_id in ids])
+
+    for seed in seeds:
+        backbone = category.backbone and category.backbone.fingerprint
+        run.check_inputs(category.name, seed, {"backbone": backbone})
 
     ensemble = Ensemble.load(run, category.name).scaled_by(
         {seed: rows(seed, "train") for seed in seeds}, batch_size

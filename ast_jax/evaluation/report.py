@@ -14,7 +14,7 @@ from markupsafe import Markup
 from ast_jax.errors import UserError
 from ast_jax.evaluation import figures, panels, provenance, tables
 from ast_jax.evaluation.sections import MAPS, Section, decisions, file_names, section
-from ast_jax.run import Run
+from ast_jax.run import Run, write_text
 
 if TYPE_CHECKING:
     from ast_jax.evaluation.evaluate import Evaluated
@@ -52,9 +52,8 @@ def write_report(run: Run, evaluated: list[Evaluated], results: dict[str, Any]) 
             for category, folder in zip(evaluated, folders, strict=True)
         ]
         page = _page(run, sections, results)
-        (directory / "index.html").write_text(page, encoding="utf-8")
-        text = _markdown(run, sections, results)
-        (directory / "results.md").write_text(text, encoding="utf-8")
+        write_text(directory / "index.html", page)
+        write_text(directory / "results.md", _markdown(run, sections, results))
     except OSError as error:
         where, why = error.filename or directory, error.strerror or error
         raise UserError(f"{where}: cannot be written ({why}).") from error

@@ -70,6 +70,11 @@ class CheckpointStore:
         with _write_errors(self._directory):
             self._manager.close()
 
+    @property
+    def directory(self) -> Path:
+        """The folder."""
+        return self._directory
+
     def steps(self) -> list[int]:
         """Steps that have a finished checkpoint, ascending."""
         return sorted(self._manager.all_steps())

@@ -18,13 +18,16 @@ STOPPED = 128 + signal.SIGTERM  # the exit status, as shells name an end by SIGT
 
 
 @contextlib.contextmanager
-def memory_errors(what: str, batch_size: int, share: int = 1) -> Iterator[None]:
+def memory_errors(
+    what: str, batch_size: int, share: int = 1, *, trained: bool = True
+) -> Iterator[None]:
     """Turns a device's want of memory into the user's error.
 
     Args:
       what: was being done: "training the teacher".
       batch_size: the one that was too large.
       share: by what a batch has to divide.
+      trained: whether the batch is a run's; else it is the caller's own.
 
     Raises:
       UserError: a device's memory does not suffice; the line names a batch that halves
@@ -36,8 +39,9 @@ def memory_errors(what: str, batch_size: int, share: int = 1) -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         smaller = batch_size // 2 - batch_size // 2 % share
+        batch = f"--config.train.batch_size={smaller} and another --workdir"
         advice = (
-            f"try --config.train.batch_size={smaller}"
+            f"try {batch if trained else f'batches of {smaller}'}"
             if smaller
             else "take a smaller dataset.image_size or student.width, or more devices"
         )

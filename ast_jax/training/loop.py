@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from absl import logging
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
@@ -22,7 +23,12 @@ from ast_jax.training.faults import memory_errors, stop, stop_asked
 from ast_jax.training.feed import Chunk, Feed, Samples, epoch_order
 from ast_jax.training.overview import log_compiled, traced
 from ast_jax.training.progress import Progress
-from ast_jax.training.state import TrainState, stack_states, take_state
+from ast_jax.training.state import (
+    TrainState,
+    is_finite,
+    stack_states,
+    take_state,
+)
 from ast_jax.training.steps import Loss, mapped_steps
 
 # So long may one call take: whatever asks a training to stop waits for its end.
@@ -177,6 +183,7 @@ def _compiled(
     stage: Stage, states: TrainState, chunk: Chunk, mesh: Mesh
 ) -> jax.stages.Compiled:
     """The stage's program; tells what compiling took, apart from the steps."""
+    logging.info("%s: compiling.", stage.name)
     start = time.perf_counter()
     program = mapped_steps(stage.loss, mesh).lower(states, *chunk).compile()
     log_compiled(stage.name, program, time.perf_counter() - start)
@@ -223,13 +230,23 @@ class _Training:
         """Goes on behind a checkpoint's step."""
         self._given = self._done = step
         self._losses = self.store.losses(step)
+        last = self._stage.epochs * self._steps_an_epoch
+        logging.info(
+            "%s: goes on from step %d of %d.", self.store.directory, step, last
+        )
 
     def start(self) -> None:
         """Begins to show progress."""
         self._progress.start(self._done)
 
     def save(self, state: TrainState) -> None:
-        """Writes a checkpoint of this task's state, with what else it goes on from."""
+        """Writes a checkpoint of this task's state, with what else it goes on from.
+
+        Raises:
+          UserError: a parameter is not finite: the last step's loss was its last.
+        """
+        if not is_finite(state.params):
+            raise UserError(self._not_finite("parameters are", self._done - 1))
         self.store.save(state, self._losses)
 
     def next_rows(self, limit: int) -> Int[np.ndarray, "s b"]:
@@ -257,12 +274,7 @@ class _Training:
         self._done += made
         self._losses.extend(losses[:made].tolist())
         if not np.isfinite(losses[:made]).all():
-            raise UserError(
-                f"{self._task.directory}: the {self._stage.name}'s loss is not finite "
-                f"between steps {self._done - made} and {self._done}; the last "
-                "checkpoint is kept. Lower train.learning_rate or look for damaged "
-                "inputs."
-            )
+            raise UserError(self._not_finite("loss is", self._done - made))
         self._progress.advance(self._done, self._losses[-1])
         epoch, rest = divmod(self._done, self._steps_an_epoch)
         if rest:
@@ -270,3 +282,10 @@ class _Training:
         self._progress.log(epoch, self._done, float(np.mean(self._losses)))
         self._losses = []
         return self.finished or epoch % self._stage.checkpoint_epochs == 0
+
+    def _not_finite(self, what: str, first: int) -> str:
+        return (
+            f"{self._task.directory}: the {self._stage.name}'s {what} not finite "
+            f"between steps {first} and {self._done}; the last checkpoint is kept. "
+            "Lower train.learning_rate or look for damaged inputs."
+        )

@@ -12,7 +12,7 @@ from flax import linen as nn
 from flax import struct
 from flax.training import train_state
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 from ml_collections import ConfigDict
 
 from ast_jax.training.devices import replicated, split_tasks
@@ -101,6 +101,13 @@ def take_state(states: TrainState, index: int, mesh: Mesh) -> TrainState:
 def stack_states(states: Sequence[TrainState], mesh: Mesh) -> TrainState:
     """The inverse of `take_state`, over all states."""
     return _stack(split_tasks(mesh))(*states)
+
+
+@jax.jit
+def is_finite(tree: Any) -> Bool[Array, ""]:
+    """Whether every number of some arrays is finite."""
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
+    return jnp.stack(finite).all()
 
 
 @functools.cache

@@ -21,7 +21,7 @@ from ast_jax.data.parts import Parts
 from ast_jax.errors import UserError
 from ast_jax.models import create_student, create_teacher
 from ast_jax.processes import barrier
-from ast_jax.run import Run
+from ast_jax.run import Run, locked
 from ast_jax.training.devices import DATA_AXIS, TASK_AXIS, task_mesh
 from ast_jax.training.faults import memory_errors
 from ast_jax.training.feed import Samples
@@ -31,8 +31,6 @@ from ast_jax.training.progress import check_tensorboard
 from ast_jax.training.state import create_states, state_template
 from ast_jax.training.steps import Loss, student_loss, teacher_loss
 from ast_jax.training.targets import teacher_targets
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +103,9 @@ def train(config: ConfigDict, workdir: str | Path, *, profile: bool = False) -> 
     categories = open_categories(config)
     batch_size, seeds = config.train.batch_size, config.train.seeds
     mesh = task_mesh(len(categories) * len(seeds), batch_size)
-    run = Run.create(workdir, config)
-    traces = run.directory / "profile" if profile else None
-    with run.locked():
+    with locked(workdir):
+        run = Run.create(workdir, config)
+        traces = run.directory / "profile" if profile else None
         pairs = [
             prepare(run, category, seed, mesh.shape[DATA_AXIS])
             for category in categories
@@ -156,21 +154,22 @@ def prepare(run: Run, category: Category, seed: int, share: int) -> UntrainedPai
     fraction = 0.0 if len(parts["validation"]) else config.calibration.fraction
     # The same for all seeds: their ensemble is calibrated on what none has seen.
     rows, held_out = hold_out(len(inputs), fraction, config.train.seeds[0])
-    inputs = inputs.select(rows)
     standardise = category.backbone is not None and category.backbone.standardise
-    normaliser = inputs.fit_normaliser() if standardise else None
+    normaliser = inputs.select(rows).fit_normaliser() if standardise else None
     ids = parts["train"].ids
-    run.write_inputs(
-        category.name,
-        seed,
-        {
-            "side": inputs.side,
-            "channels": inputs.channels,
-            "train": [ids[row] for row in rows],
-            "held_out": [ids[row] for row in held_out],
-            "normaliser": normaliser and [array.tolist() for array in normaliser],
-        },
-    )
+    record = {
+        "side": inputs.side,
+        "channels": inputs.channels,
+        "backbone": category.backbone and category.backbone.fingerprint,
+        "train": [ids[row] for row in rows],
+        "held_out": [ids[row] for row in held_out],
+        "normaliser": normaliser and [array.tolist() for array in normaliser],
+    }
+    if run.is_begun(category.name, seed):
+        run.check_inputs(category.name, seed, record)
+    else:
+        run.write_inputs(category.name, seed, record)
+    inputs = inputs.select(rows)
     return UntrainedPair(
         f"{category.name}, seed {seed}",
         Task(seed, run.seed_directory(category.name, seed)),
@@ -235,7 +234,6 @@ def train_pairs(
     """
     images = max(len(pair.inputs) for pair in pairs)
     stages = _stages(config, batch_size, images, traces)
-    student = stages[-1]
     devices = mesh.shape[TASK_AXIS]
     each = min(config.train.tasks_per_device, -(-len(pairs) // devices))
     slots = devices * each
@@ -243,7 +241,11 @@ def train_pairs(
     # Finished pairs of a group keep their places: a resumed run is the same program.
     for first in range(0, len(pairs), slots):
         group = pairs[first : first + slots]
-        if all(is_finished(student, pair.task, len(pair.inputs)) for pair in group):
+        if all(
+            is_finished(stage, pair.task, len(pair.inputs))
+            for stage in stages
+            for pair in group
+        ):
             continue
         if not told:
             _log_parameters(config, group[0].inputs)

@@ -11,7 +11,7 @@ from small_inputs import SIDE, make_inputs
 from ast_jax.data.inputs import Inputs
 from ast_jax.errors import UserError
 from ast_jax.models import create_teacher
-from ast_jax.training import feed
+from ast_jax.training import feed, loop
 from ast_jax.training.devices import data_mesh
 from ast_jax.training.feed import Samples, epoch_order
 from ast_jax.training.loop import Stage, Task, train_stage
@@ -114,3 +114,13 @@ def test_an_epoch_takes_each_image_once_and_drops_the_incomplete_batch():
     assert not np.array_equal(order, epoch_order(0, "teacher", 4, 21, 8))
     assert not np.array_equal(order, epoch_order(0, "student", 3, 21, 8))
     assert not np.array_equal(order, epoch_order(1, "teacher", 3, 21, 8))
+
+
+def test_parameters_that_are_not_finite_are_not_saved(
+    tmp_path, config, mesh, monkeypatch
+):
+    """The last step's loss is from before its update."""
+    monkeypatch.setattr(loop, "is_finite", lambda params: False)
+    with pytest.raises(UserError, match="teacher's parameters are not finite between"):
+        train(tmp_path, config, mesh, epochs=1)
+    assert not [path for path in (tmp_path / "teacher").iterdir() if path.is_dir()]

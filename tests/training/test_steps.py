@@ -16,7 +16,7 @@ BATCH = 8
 
 
 def losses_on(devices: int, network: str, mode: str, config, steps: int, average="all"):
-    """The losses of some steps, and the state behind them."""
+    """The losses of some steps, and Adam's state behind them."""
     inputs = make_inputs(mode)
     size = {"side": SIDE, "channels": inputs.channels}
     samples = inputs.take(np.arange(len(inputs)))
@@ -34,7 +34,7 @@ def losses_on(devices: int, network: str, mode: str, config, steps: int, average
         lambda array: array[None], (samples, rows, np.int32(steps))
     )
     state, losses = mapped_steps(loss, mesh)(state, samples, rows, count)
-    return np.asarray(losses[0]), jax.device_get(state.params)
+    return np.asarray(losses[0]), jax.device_get(state.opt_state)
 
 
 @pytest.mark.parametrize("network", ["teacher", "student"])
@@ -44,6 +44,28 @@ def test_losses_are_equal_on_one_and_eight_devices(network, mode, steps, config)
     eight, _ = losses_on(8, network, mode, config, steps)
     np.testing.assert_allclose(eight, one, rtol=1e-5)
     assert one[-1] != one[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("mode", ["rgb", "rgb3d"])
+def test_losses_are_equal_on_two_and_four_devices(mode, devices, config):
+    one, _ = losses_on(1, "student", mode, config, 20)
+    several, _ = losses_on(devices, "student", mode, config, 20)
+    np.testing.assert_allclose(several, one, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["teacher", "student"])
+@pytest.mark.parametrize("mode", ["rgb", "rgb3d", "3d"])
+def test_gradients_are_equal_on_one_and_eight_devices(network, mode, config):
+    """After one step Adam's first moment is a tenth of the gradient."""
+    _, one = losses_on(1, network, mode, config, 1)
+    _, eight = losses_on(8, network, mode, config, 1)
+    gradients = [jax.tree.leaves(state[1][0].mu) for state in (one, eight)]
+    largest = max(np.abs(leaf).max() for leaf in gradients[0])
+    for ours, theirs in zip(*gradients, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * largest)
 
 
 @pytest.mark.parametrize("network", ["teacher", "student"])
