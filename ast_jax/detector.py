@@ -221,7 +221,7 @@ class Detector:
 
     def predict_many(
         self,
-        parts: Iterable[Given],
+        parts: Iterable[Given | given.Source | Image.Image],
         *,
         batch_size: int = BATCH_SIZE,
         live: bool = False,
@@ -229,7 +229,8 @@ class Detector:
         """Scores a stream of parts, in their order; threads decode them ahead.
 
         Args:
-          parts: (image, xyz) as `predict` takes them, consumed in a thread.
+          parts: (image, xyz) as `predict` takes them, or in modes rgb and 3d the one
+            that is needed, consumed in a thread.
           batch_size: parts at a time; rounded up to a multiple of the devices.
           live: whether each part is answered without waiting for later ones; else
             batches are filled before they are computed, and the device works ahead.
@@ -264,7 +265,9 @@ class Detector:
         shapes = self.input_shapes(count).items()
         return {name: np.zeros(of.shape, of.dtype) for name, of in shapes}
 
-    def _attempt(self, one: Given) -> Prepared | UserError:
+    def _attempt(self, one: Given | given.Source | Image.Image) -> Prepared | UserError:
+        if not isinstance(one, tuple):
+            one = (None, one) if self.config.mode == "3d" else (one, None)
         try:
             part = given.decode(self.config.mode, *one)
             return part, self.prepare(part)

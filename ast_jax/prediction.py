@@ -24,9 +24,9 @@ class Prediction:
     """
 
     score: float
-    fine: Float32[np.ndarray, "a b"]
-    part: Part
-    calibration: Calibration | None
+    fine: Float32[np.ndarray, "a b"] = dataclasses.field(repr=False)
+    part: Part = dataclasses.field(repr=False)
+    calibration: Calibration | None = dataclasses.field(repr=False)
 
     @functools.cached_property
     def map(self) -> Float32[np.ndarray, "h w"]:

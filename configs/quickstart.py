@@ -1,4 +1,4 @@
-"""Three minutes to a first report: synthetic RGB+3D parts, no download, small networks.
+"""A minute to a first report: synthetic RGB+3D parts, no download, small networks.
 
 python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 

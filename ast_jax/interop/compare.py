@@ -32,7 +32,8 @@ class Comparison:
 
     Attributes:
       parts: how many were scored by both.
-      score: the largest difference of a score, relative to the detector's.
+      score: the largest difference of a score, relative to the detector's, or to 1
+        where that is less.
       map: the largest difference of a map's value, relative to the map's largest.
       decisions: how many decisions differ; None without a threshold.
     """
@@ -98,6 +99,8 @@ def compare(
     detector: Detector, function: Callable[[Arrays], Arrays], parts: Sequence
 ) -> Comparison:
     """Scores every part, decoded or of a data set, by both."""
+    if not len(parts):
+        raise UserError("the data set has no test images to compare on; add test/.")
     given = ((part.image, part.z) for part in parts)
     scores, maps, differing = [], [], 0
     predictions = tqdm(
@@ -108,7 +111,9 @@ def compare(
             raise prediction
         inputs = {name: array[None] for name, array in detector.prepare(part).items()}
         outputs = function(inputs)
-        scores.append(abs(outputs["score"][0] / prediction.score - 1))
+        # An ensemble's scores are in deviations and may be about 0.
+        scale = max(abs(prediction.score), 1.0)
+        scores.append(abs(outputs["score"][0] - prediction.score) / scale)
         distance = np.abs(outputs["map"][0] - prediction.fine).max()
         maps.append(distance / np.abs(prediction.fine).max())
         if prediction.anomalous is not None:
