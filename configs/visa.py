@@ -6,9 +6,10 @@ python train.py --config=configs/visa.py --workdir=runs/visa \\
 AST's paper has no figures on VisA. Others measured the method there: mean image AUROC
 94.9 %, AU-PRO up to 30 % FPR 81.5 %.
 
-Expected time: on two CPU cores some 56 s a training image, so 11 hours a category of
-720, reckoned from measured steps (0.51 s the teacher's, 5.75 s the student's, of 8
-images); not timed on a GPU. `:small` is for a laptop.
+Expected time: on two CPU cores some 7 minutes a training image, reckoned from
+measured steps (8 s the teacher's beside other work, 5.75 s the student's, of 8
+images): these networks want a GPU, on which they were not timed yet. `:small` is for
+a laptop.
 """
 
 from ml_collections import ConfigDict
