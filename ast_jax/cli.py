@@ -78,6 +78,8 @@ def _without_traceback(text: str) -> str:
 
 def _first_lines(error: Exception) -> str:
     text = error.args[0] if error.args else str(error)
+    if isinstance(text, Exception) and text.args:  # ml_collections wraps a KeyError
+        text = text.args[0]
     return " ".join(str(text).split())
 
 
