@@ -207,7 +207,10 @@ def write_text(path: Path, text: str) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({error.strerror}).") from error
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); see to the disk and run "
+            "the same command again."
+        ) from error
 
 
 def _with_tuples(value: Any) -> Any:

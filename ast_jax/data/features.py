@@ -188,7 +188,9 @@ def _cached(
         return functools.partial(_blocks, of_rows, prepare, network, batch_size, entry)
 
     whole = compute(range(len(parts)), entry)
-    if jax.process_count() > 1 and not agreed(cache.holds(directory, entry)):
+    if jax.process_count() > 1 and not agreed(
+        is_main() and cache.holds(directory, entry)
+    ):
         _share_out(directory, entry, compute)
     return cache.fetch(directory, entry, whole)
 

@@ -1,10 +1,9 @@
 """What a run's `metrics.jsonl` say of its training: losses, speed and time."""
 
 import dataclasses
-import json
-from pathlib import Path
 
 from ast_jax.run import Run
+from ast_jax.training.progress import read_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +33,7 @@ def trainings(run: Run, category: str) -> list[Training]:
     """Both networks of each seed, in that order; without those that logged nothing."""
     found = []
     for seed in run.config.train.seeds:
-        lines = _lines(run.seed_directory(category, seed) / "metrics.jsonl")
+        lines = read_rows(run.seed_directory(category, seed) / "metrics.jsonl")
         if not lines:  # an imported pair
             continue
         images = len(run.read_inputs(category, seed)["train"])
@@ -62,16 +61,3 @@ def _training(
         seconds=seconds,
         rate=seen * len(rows) / seconds if seconds else 0.0,
     )
-
-
-def _lines(path: Path) -> list[dict]:
-    """The rows of the file, none if it is missing; a line cut short is left out."""
-    if not path.is_file():
-        return []
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows

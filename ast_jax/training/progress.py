@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from absl import logging
 from tqdm import tqdm
 
 from ast_jax.errors import UserError
+from ast_jax.run import write_text
 
 _SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal for a bar
 
@@ -108,7 +108,8 @@ class Progress:
         }
         self._rows = _with_line(self._rows, line)
         if self._path:
-            _write_rows(self._path, self._rows)
+            text = "".join(json.dumps(row) + "\n" for row in self._rows)
+            write_text(self._path, text)
         if self._events:
             self._events.add(step, {"loss": loss, "images/s": rate})
 
@@ -132,21 +133,6 @@ def _with_line(rows: list[dict[str, Any]], line: dict[str, Any]) -> list[dict]:
     place = earlier[-1] + 1 if earlier else own[0] if own else len(rows)
     behind = (row for row in rows[place:] if row["stage"] != line["stage"])
     return [*rows[:place], line, *behind]
-
-
-def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Replaces the file whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); see to the disk and run "
-            "the same command again."
-        ) from error
 
 
 def check_tensorboard() -> None:
