@@ -7,23 +7,14 @@ that lie on the device. The first two losses must agree. On a GPU take --steps=5
 that the call itself does not count. Seconds are a step's; the last line is JSON.
 """
 
-from absl import app, flags
+from absl import app
 
-from benchmarks import side_by_side
-from benchmarks.common import report
-
-_BATCH = flags.DEFINE_integer("batch", 8, "Feature maps a step.")
-_STEPS = flags.DEFINE_integer("steps", 1, "Steps a call.")
+from benchmarks import train_step
 
 
 def main(_: list[str]) -> None:
     """Runs the rivals and prints their ratio."""
-    job = side_by_side.Job.of_flags(
-        "teacher_step", _BATCH.value, batch=_BATCH.value, steps=_STEPS.value
-    )
-    flops = job.batch * job.step_flops()["teacher"]
-    outcome = side_by_side.run(job)
-    report(outcome.figures(units=job.steps, flops=flops) | side_by_side.settings(job))
+    train_step.compare("teacher")
 
 
 if __name__ == "__main__":
