@@ -22,7 +22,11 @@ OPSET, IR_VERSION = 18, 10
 Known = np.ndarray
 Value = Known | str  # a constant, or the name of a value in the graph
 
-_INLINED = {"jit": "jaxpr", "custom_jvp_call": "call_jaxpr"}
+_INLINED = {
+    "jit": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+}
 _ELEMENTWISE = {  # the node that does the same, where it is a single one
     "add": "Add",
     "atan": "Atan",
@@ -275,6 +279,9 @@ class _Graph:
         return self.add("Gather", [x, places[:, 0]], axis=int(axes[0]))
 
     # What computes.
+
+    def _clamp(self, eqn: JaxprEqn, low: Value, x: Value, high: Value) -> str:
+        return self.add("Clip", [x, low, high])
 
     def _reduce(self, op: str, eqn: JaxprEqn, x: Value) -> str:
         axes = np.array(eqn.params["axes"], np.int64)

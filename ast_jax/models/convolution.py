@@ -2,7 +2,7 @@
 
 On a CPU they are matrix products, which XLA runs faster there than its own convolution:
 by Winograd's minimal filtering (Lavin and Gray, "Fast Algorithms for Convolutional
-Neural Networks", 2016), which makes 4 to 6 times fewer multiplications, or of patches
+Neural Networks", 2016), which makes 2 to 6 times fewer multiplications, or of patches
 where a batch is too small to pay for transforming the kernel. On a GPU or TPU the
 library convolution is the right one.
 """
@@ -19,16 +19,16 @@ from jaxtyping import Array, Float
 
 Padding = Literal["zero", "replicate"]
 
-# Outputs are computed in tiles of 4×4. The points at which Winograd's method evaluates
-# polynomials, by kernel size; infinity is one more. Each set was the most exact of
-# several: errors of some 4e-6 and 1e-5 of the largest output.
-_TILE = 4
+# The points at which Winograd's method evaluates polynomials, by how many it needs;
+# infinity is one more. Each set was the most exact of several.
 _POINTS = {
-    3: (0, 3 / 4, -3 / 4, 3 / 2, -3 / 2),
-    5: (0, 1, -1, 1 / 2, -1 / 2, 2, -2),
+    4: (0, 1, -1),
+    6: (0, 3 / 4, -3 / 4, 3 / 2, -3 / 2),
+    8: (0, 1, -1, 1 / 2, -1 / 2, 2, -2),
 }
-# Below so many tiles transforming the kernel costs more than is saved.
-_WORTHWHILE_TILES = 128
+_TILES = (2, 4)  # sides of the tiles that outputs are computed in
+# Transforming a kernel takes as long as multiplying it with so many tiles.
+_KERNEL_COST = 100
 
 
 def convolve(
@@ -36,7 +36,8 @@ def convolve(
 ) -> Float[Array, "b h w c2"]:
     """Cross-correlation with stride 1 and an odd kernel; keeps the map's size."""
     x = pad_map(x, kernel.shape[0] // 2, padding)
-    on_cpu = _by_winograd if _is_worthwhile(x.shape, kernel.shape[0]) else _by_patches
+    tile = _tile(x.shape, kernel.shape[0])
+    on_cpu = functools.partial(_by_winograd, tile=tile) if tile else _by_patches
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=_by_library)
 
 
@@ -72,75 +73,130 @@ def _by_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return windows @ kernel.reshape(-1, kernel.shape[-1])
 
 
-def _is_worthwhile(shape: Sequence, k: int) -> bool:
-    """Whether Winograd's method pays for a padded map of this shape."""
+def _tile(shape: Sequence, k: int) -> int | None:
+    """The tile with which Winograd's method is fastest for a padded map of this shape.
+
+    None where patches are faster; by the multiplications for a pair of channels.
+    """
     b, h, w, _ = shape
-    if k not in _POINTS or export.is_symbolic_dim(b):
-        return False
-    rows, columns = _tiles(h, k), _tiles(w, k)
-    return b * rows * columns >= _WORTHWHILE_TILES
+    if export.is_symbolic_dim(b):
+        return None
+    costs = {None: k**2 * b * (h - k + 1) * (w - k + 1)}
+    for tile in _TILES:
+        n = tile + k - 1
+        if n in _POINTS and k > 1:
+            tiles = b * _tiles(h, k, tile) * _tiles(w, k, tile)
+            costs[tile] = n**2 * (tiles + _KERNEL_COST)
+    return min(costs, key=costs.get)
 
 
-def _tiles(padded: int, k: int) -> int:
+def _tiles(padded: int, k: int, tile: int) -> int:
     """Tiles along a side of a padded map, the last maybe reaching beyond it."""
-    return -(-(padded - k + 1) // _TILE)
+    return -(-(padded - k + 1) // tile)
 
 
 @functools.cache
-def _transforms(k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Winograd's matrices for inputs, kernels and outputs of two dimensions.
+def _transforms(k: int, tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Winograd's matrices for inputs, kernels and outputs in one dimension.
 
-    With n = tile + k − 1 they are [n², n²], [n², k²] and [tile², n²]. In one dimension,
-    with the points p, correlation is A ((G g) ⊙ (B d)): G and A evaluate polynomials at
-    the points, B holds the coefficients of ∏ (x − q) over the other points q.
+    With n = tile + k − 1 they are B [n, n], G [n, k] and A [n, tile]; correlation is
+    Aᵀ ((G g) ⊙ (B d)). G and A evaluate polynomials at the points, B holds for each
+    point the coefficients of ∏ (x − q) over the others.
     """
-    points = _POINTS[k]
+    points = _POINTS[tile + k - 1]
     at_infinity = [float(degree == k - 1) for degree in range(k)]
     others = {p: [q for q in points if q != p] for p in points}
     norms = {p: np.prod([p - q for q in others[p]]) for p in points}
     g = [[p**degree / norms[p] for degree in range(k)] for p in points]
     b = [[*np.poly(others[p])[::-1], 0.0] for p in points]
-    a = [[*(p**row for p in points), float(row == _TILE - 1)] for row in range(_TILE)]
-    matrices = ([*b, np.poly(points)[::-1]], [*g, at_infinity], a)
-    return tuple(np.kron(m, m).astype(np.float32) for m in matrices)
+    a = [[p**row for row in range(tile)] for p in points]
+    matrices = (
+        [*b, np.poly(points)[::-1]],
+        [*g, at_infinity],
+        [*a, [float(row == tile - 1) for row in range(tile)]],
+    )
+    return tuple(np.array(m) for m in matrices)
 
 
-def _by_winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Everything is a matrix product, gradients too; in float32, which is exact enough
-    and faster than bfloat16 here.
-    """
+def _by_winograd(x: jax.Array, kernel: jax.Array, tile: int) -> jax.Array:
+    """In float32, which is exact enough and faster than bfloat16 here."""
     b, h, w, c = x.shape
     k, c2, dtype = kernel.shape[0], kernel.shape[-1], x.dtype
     x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
-    for_inputs, for_kernels, for_outputs = _transforms(k)
-    rows, columns, n = _tiles(h, k), _tiles(w, k), _TILE + k - 1
-    # Barriers as above: without, XLA repeats the cutting inside the product.
-    tiles = lax.optimization_barrier(_cut(lax.optimization_barrier(x), k))
-    tiles = lax.optimization_barrier(for_inputs @ tiles.reshape(n * n, -1))
-    kernels = lax.optimization_barrier(for_kernels @ kernel.reshape(k * k, -1))
+    of_input, of_kernel, of_output = _transforms(k, tile)
+    rows, columns, n = _tiles(h, k, tile), _tiles(w, k, tile), tile + k - 1
+    missing = [tile * (tiles - 1) + n - s for tiles, s in ((rows, h), (columns, w))]
+    x = jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
+    # Barriers as above: without, XLA repeats one pass inside the next.
+    tiles = _analyse(lax.optimization_barrier(x), _Matrix(of_input), tile, 2)
+    tiles = _analyse(lax.optimization_barrier(tiles), _Matrix(of_input), tile, 2)
+    tiles = lax.optimization_barrier(tiles)
+    of_kernel = np.kron(of_kernel, of_kernel).astype(np.float32)
+    kernels = lax.optimization_barrier(of_kernel @ kernel.reshape(k * k, -1))
     products = lax.dot_general(
         tiles.reshape(n * n, -1, c),
         kernels.reshape(n * n, c, c2),
         (((2,), (1,)), ((0,), (0,))),
     )
-    products = lax.optimization_barrier(products.reshape(n * n, -1))
-    y = lax.optimization_barrier(for_outputs @ products)
-    y = y.reshape(_TILE, _TILE, b, rows, columns, c2).transpose(2, 3, 0, 4, 1, 5)
-    y = y.reshape(b, rows * _TILE, columns * _TILE, c2)
+    products = lax.optimization_barrier(products.reshape(n, n, b, rows, columns, c2))
+    y = _synthesise(products, _Matrix(of_output), tile, 2)
+    y = _synthesise(lax.optimization_barrier(y), _Matrix(of_output), tile, 2)
     return y[:, : h - k + 1, : w - k + 1].astype(dtype)
 
 
-def _cut(x: Float[Array, "b h w c"], k: int) -> Float[Array, "n n b rows columns c"]:
-    """The overlapping tiles of a padded map, filled up with zeros."""
-    b, h, w, c = x.shape
-    n, rows, columns = _TILE + k - 1, _tiles(h, k), _tiles(w, k)
-    # A tile is cut from as many neighbouring blocks of _TILE rows as it touches.
-    touched = -(-n // _TILE)
-    shape = (rows + touched - 1, columns + touched - 1)
-    missing = (shape[0] * _TILE - h, shape[1] * _TILE - w)
-    x = jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
-    x = x.reshape(b, shape[0], _TILE, shape[1], _TILE, c)
-    parts = [(j, min(_TILE, n - j * _TILE)) for j in range(touched)]
-    x = jnp.concatenate([x[:, j : j + rows, :m] for j, m in parts], axis=2)
-    x = jnp.concatenate([x[:, :, :, j : j + columns, :m] for j, m in parts], axis=4)
-    return x.transpose(2, 4, 0, 1, 3, 5)
+class _Matrix(tuple):
+    """A hashable matrix, as rows of floats."""
+
+    def __new__(cls, matrix: np.ndarray):
+        return super().__new__(cls, map(tuple, matrix.tolist()))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _analyse(x: jax.Array, matrix: _Matrix, tile: int, axis: int) -> jax.Array:
+    """v[p, r] = Σ_i matrix[p, i] · x[tile·r + i] along an axis; p is a new first axis.
+
+    Sums of slices, which XLA makes in one pass; as a matrix product it first has to cut
+    the overlapping tiles. JAX's own transpose, of slices and sums, takes many passes.
+    """
+    n = len(matrix[0])
+    tiles = (x.shape[axis] - n) // tile + 1
+    slices = [
+        lax.slice_in_dim(x, i, i + tile * (tiles - 1) + 1, tile, axis) for i in range(n)
+    ]
+    return jnp.stack([_combine(row, slices) for row in matrix])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _synthesise(v: jax.Array, matrix: _Matrix, tile: int, axis: int) -> jax.Array:
+    """The transpose of `_analyse`: adds up matrix[p, i] · v[p, r] at tile·r + i."""
+    n, tiles = len(matrix[0]), v.shape[axis + 1]
+    columns = list(zip(*matrix, strict=True))
+    touched = -(-n // tile)  # blocks of `tile` positions that a tile reaches into
+
+    def at(offset: int) -> jax.Array:
+        """x[offset], x[offset + tile], …"""
+        total = 0.0
+        for block, i in enumerate(range(offset, n, tile)):
+            padding = [(0, 0)] * (v.ndim - 1)
+            padding[axis] = (block, touched - 1 - block)
+            total += jnp.pad(_combine(columns[i], list(v)), padding)
+        return total
+
+    x = jnp.stack([at(offset) for offset in range(tile)], axis + 1)
+    x = x.reshape(*v.shape[1 : axis + 1], -1, *v.shape[axis + 2 :])
+    return lax.slice_in_dim(x, 0, tile * (tiles - 1) + n, 1, axis)
+
+
+_analyse.defvjp(
+    lambda x, *how: (_analyse(x, *how), None),
+    lambda *how_and_dv: (_synthesise(how_and_dv[-1], *how_and_dv[:3]),),
+)
+_synthesise.defvjp(
+    lambda v, *how: (_synthesise(v, *how), None),
+    lambda *how_and_dx: (_analyse(how_and_dx[-1], *how_and_dx[:3]),),
+)
+
+
+def _combine(weights: Sequence[float], arrays: Sequence[jax.Array]) -> jax.Array:
+    terms = [w * array for w, array in zip(weights, arrays, strict=True) if w]
+    return functools.reduce(jnp.add, terms)

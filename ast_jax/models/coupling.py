@@ -3,22 +3,48 @@ fixed permutation (paper, section 3.2; Real-NVP after Dinh et al. 2017, the soft
 after Ardizzone et al. 2019).
 """
 
+import functools
 from collections.abc import Callable
 
 import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 Conditioner = Callable[[Float[Array, "b h w _"]], Float[Array, "b h w _"]]
 
 _OUTPUT_BOUND = 1e6
+# arctan(t) / t on [0, 1] as a polynomial in t², the highest power first; after
+# Abramowitz and Stegun, 4.4.49.
+_ARCTAN = (
+    *(0.0028662257, -0.0161657367, 0.0429096138, -0.0752896400),
+    *(0.1065626393, -0.1420889944, 0.1999355085, -0.3333314528, 1.0),
+)
 
 
 def soft_clamp(s: Float[Array, "*n"], clamp: float) -> Float[Array, "*n"]:
     """Returns log e(s) = clamp · 0.636 · atan(s / clamp), bounded by ±0.999 · clamp."""
-    return clamp * 0.636 * jnp.arctan(s / clamp)
+    return clamp * 0.636 * arctan(s / clamp)
+
+
+@jax.custom_jvp
+def arctan(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """As `jnp.arctan`; on a CPU to 1.2e-7 only, in a half to a fifth of its time."""
+    return lax.platform_dependent(x, cpu=_arctan_by_polynomial, default=jnp.arctan)
+
+
+arctan.defjvps(lambda dx, _, x: dx / (1 + x * x))
+
+
+def _arctan_by_polynomial(x: jax.Array) -> jax.Array:
+    magnitude = jnp.abs(x)
+    beyond = magnitude > 1
+    t = jnp.where(beyond, 1 / magnitude, magnitude)
+    y = t * functools.reduce(lambda value, factor: value * t * t + factor, _ARCTAN)
+    return jnp.sign(x) * jnp.where(beyond, np.pi / 2 - y, y)
 
 
 class AffineCoupling(distrax.Bijector):
@@ -68,7 +94,7 @@ class AffineCoupling(distrax.Bijector):
         y1 = jnp.exp(log_e2) * x1 + t2
         log_e1, t1 = self._affine(self._f1, y1)
         y2 = jnp.exp(log_e1) * x2 + t1
-        y = jnp.clip(jnp.concatenate([y1, y2], -1), -_OUTPUT_BOUND, _OUTPUT_BOUND)
+        y = lax.clamp(-_OUTPUT_BOUND, jnp.concatenate([y1, y2], -1), _OUTPUT_BOUND)
         return y, log_e1.sum(-1) + log_e2.sum(-1)
 
     def inverse_and_log_det(
@@ -103,10 +129,30 @@ class ChannelPermutation(distrax.Bijector):
         self, x: Float[Array, "b h w c"]
     ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w"]]:
         """Returns the permuted channels and zeros."""
-        return x[..., self._permutation], jnp.zeros(x.shape[:-1])
+        y = _permuted(x, self._permutation, self._inverse)
+        return y, jnp.zeros(x.shape[:-1])
 
     def inverse_and_log_det(
         self, y: Float[Array, "b h w c"]
     ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w"]]:
         """Returns the channels in their first order and zeros."""
-        return y[..., self._inverse], jnp.zeros(y.shape[:-1])
+        x = _permuted(y, self._inverse, self._permutation)
+        return x, jnp.zeros(y.shape[:-1])
+
+
+@jax.custom_vjp
+def _permuted(x: jax.Array, permutation: ArrayLike, inverse: ArrayLike) -> jax.Array:
+    """x[..., permutation]; the gradient is gathered, not scattered as JAX's own."""
+    return x[..., permutation]
+
+
+def _permuted_forward(x, permutation, inverse):
+    return _permuted(x, permutation, inverse), (permutation, inverse)
+
+
+def _permuted_backward(residuals, dy):
+    permutation, inverse = residuals
+    return _permuted(dy, inverse, permutation), None, None
+
+
+_permuted.defvjp(_permuted_forward, _permuted_backward)

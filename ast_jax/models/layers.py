@@ -48,16 +48,20 @@ class Conv(nn.Module):
         self,
         x: Float[Array, "b h w c"],
         encoding: Float[np.ndarray, "h w d"] | None = None,
+        scale: Float[Array, "1"] | None = None,
     ) -> Float[Array, "b h w c2"]:
         """Convolves [x, encoding], or [encoding, x]; returns the map in `dtype`.
 
         The encoding is the same for every image, so its share is computed once instead
-        of joined to each.
+        of joined to each. What `scale` multiplies is the kernel and the bias, which are
+        smaller than a batch's maps.
         """
         d = 0 if encoding is None else encoding.shape[-1]
         k, c = self.kernel_size, x.shape[-1] + d
         kernel = self.param("kernel", torch_kernel_init, (k, k, c, self.features))
         bias = self.param("bias", torch_bias_init(k * k * c), (self.features,))
+        if scale is not None:
+            kernel, bias = kernel * scale, bias * scale
         x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
         if encoding is None:
             return convolve(x, kernel, self.padding) + bias
@@ -67,7 +71,10 @@ class Conv(nn.Module):
             for_x, for_encoding = jnp.split(kernel, [x.shape[-1]], axis=2)
         share = jnp.asarray(encoding, self.dtype)[None]
         bias = convolve(share, for_encoding, self.padding) + bias
-        return convolve(x, for_x, self.padding) + bias
+        # Not added by broadcasting, whose gradient XLA sums eight times slower.
+        bias = jnp.ones((x.shape[0], 1), self.dtype) @ bias.reshape(1, -1)
+        y = convolve(x, for_x, self.padding)
+        return y + bias.reshape(y.shape)
 
 
 class BatchNorm(nn.Module):

@@ -39,8 +39,9 @@ class Conditioner(nn.Module):
         conv = {"padding": "replicate", "dtype": self.dtype}
         conv1 = Conv(self.hidden, self.kernel_size, **conv, name="conv1")
         x = nn.relu(conv1(x, self.encoding))
-        x = Conv(self.features, self.kernel_size, **conv, name="conv2")(x)
-        return x * self.param("gamma", nn.initializers.zeros, (1,)) if self.gamma else x
+        conv2 = Conv(self.features, self.kernel_size, **conv, name="conv2")
+        gamma = self.param("gamma", nn.initializers.zeros, (1,)) if self.gamma else None
+        return conv2(x, scale=gamma)
 
 
 class Teacher(nn.Module):

@@ -1,5 +1,7 @@
 """The convolutions of a CPU are the library's, in values and gradients."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,9 +33,9 @@ def calls(monkeypatch):
     for name in ("_by_winograd", "_by_patches"):
         way = getattr(convolution, name)
 
-        def noted(x, kernel, name=name, way=way):
-            taken.append(name)
-            return way(x, kernel)
+        def noted(x, kernel, name=name, way=way, **tile):
+            taken.append((name, *tile.values()))
+            return way(x, kernel, **tile)
 
         monkeypatch.setattr(convolution, name, noted)
     return taken
@@ -41,18 +43,21 @@ def calls(monkeypatch):
 
 @pytest.mark.parametrize("padding", ["zero", "replicate"])
 @pytest.mark.parametrize(
-    ("k", "h", "w", "way"),
+    ("b", "k", "h", "w", "way"),
     [
-        (3, 24, 24, "_by_winograd"),
-        (3, 25, 23, "_by_winograd"),  # no whole number of tiles
-        (5, 24, 24, "_by_winograd"),
-        (5, 22, 27, "_by_winograd"),
-        (3, 8, 8, "_by_patches"),
-        (1, 24, 24, "_by_patches"),
+        (4, 3, 24, 24, ("_by_winograd", 4)),
+        (4, 3, 25, 23, ("_by_winograd", 4)),  # no whole number of tiles
+        (1, 3, 24, 24, ("_by_winograd", 2)),
+        (1, 3, 25, 23, ("_by_winograd", 2)),
+        (4, 5, 24, 24, ("_by_winograd", 4)),
+        (4, 5, 22, 27, ("_by_winograd", 4)),
+        (1, 5, 20, 23, ("_by_winograd", 2)),
+        (4, 3, 8, 8, ("_by_patches",)),
+        (4, 1, 24, 24, ("_by_patches",)),
     ],
 )
-def test_values_and_gradients_are_the_librarys(k, h, w, way, padding, calls):
-    x, kernel = arrays(4, h, w, 10, 7, k)
+def test_values_and_gradients_are_the_librarys(b, k, h, w, way, padding, calls):
+    x, kernel = arrays(b, h, w, 10, 7, k)
 
     def loss(convolve, x, kernel):
         y = convolve(x, kernel, padding)
@@ -74,17 +79,12 @@ def test_values_and_gradients_are_the_librarys(k, h, w, way, padding, calls):
 def test_the_transforms_are_exact_in_float64():
     """In one dimension, and with all of the tile's degrees of freedom."""
     rng = np.random.default_rng(0)
-    for k in (3, 5):
-        inputs, kernels, outputs = convolution._transforms(k)
-        n = 4 + k - 1
-        d, g = rng.normal(size=(n, n)), rng.normal(size=(k, k))
-        y = outputs.astype(float) @ (
-            (kernels.astype(float) @ g.ravel()) * (inputs @ d.ravel())
-        )
-        expected = [
-            np.sum(d[i : i + k, j : j + k] * g) for i in range(4) for j in range(4)
-        ]
-        np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+    for k, tile in itertools.product((3, 5), (2, 4)):
+        inputs, kernels, outputs = convolution._transforms(k, tile)
+        d, g = rng.normal(size=tile + k - 1), rng.normal(size=k)
+        y = outputs.T @ ((kernels @ g) * (inputs @ d))
+        expected = [np.sum(d[i : i + k] * g) for i in range(tile)]
+        np.testing.assert_allclose(y, expected, rtol=1e-10)
 
 
 def test_bfloat16_comes_out_as_it_went_in():

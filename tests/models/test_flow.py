@@ -5,7 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ast_jax.models.coupling import AffineCoupling, ChannelPermutation, soft_clamp
+from ast_jax.models.coupling import (
+    AffineCoupling,
+    ChannelPermutation,
+    arctan,
+    soft_clamp,
+)
 from ast_jax.models.teacher import Teacher
 
 SHAPE = (2, 3, 4, 6)  # b h w c
@@ -61,7 +66,7 @@ def test_log_det_is_that_of_the_full_jacobian(flow, x):
     def flat(values):
         return teacher.apply(variables, values.reshape(1, *SHAPE[1:]))[0].ravel()
 
-    jacobian = jax.jit(jax.jacfwd(flat))(x[0].ravel())
+    jacobian = jax.jit(jax.jacrev(flat))(x[0].ravel())
     _, expected = np.linalg.slogdet(np.asarray(jacobian, np.float64))
     log_det = jax.jit(teacher.apply)(variables, x[:1])[1]
     np.testing.assert_allclose(log_det.sum(), expected, rtol=1e-4)
@@ -100,6 +105,23 @@ def test_clamp_keeps_gradients_finite_at_extreme_inputs():
         value, gradient = loss(variables, magnitude)
         assert np.isfinite(value)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_arctan_is_numpys():
+    x = np.concatenate([np.linspace(-3, 3, 1001), [0.0, 1e-30, 1e9, -1e9, np.inf]])
+    found = jax.jit(arctan)(x.astype(np.float32))
+    np.testing.assert_allclose(found, np.arctan(x), atol=1.5e-7)
+    slopes = jax.vmap(jax.grad(arctan))(x[:-1].astype(np.float32))
+    np.testing.assert_allclose(slopes, 1 / (1 + x[:-1] ** 2), rtol=1e-5)
+
+
+def test_a_permutations_gradient_goes_back_to_where_the_channel_was(x):
+    permutation = np.random.RandomState(0).permutation(SHAPE[-1])
+    weights = np.arange(x.size, dtype=np.float32).reshape(SHAPE)
+    gradient = jax.grad(
+        lambda x: (weights * ChannelPermutation(permutation).forward(x)).sum()
+    )(x)
+    np.testing.assert_array_equal(gradient[..., permutation], weights)
 
 
 def test_soft_clamp_is_bounded_and_has_the_stated_slope():

@@ -31,14 +31,14 @@ def networks(case):
     return Teacher(8, 8, channels, hidden=16), Student(width=32, axis_name=DATA_AXIS)
 
 
-@pytest.fixture(scope="module", params=["patches", "winograd"])
+@pytest.fixture(scope="module", params=[(), (2,), (4,)], ids=lambda p: f"tiles{p}")
 def outputs(case, request):
-    """By both ways that a CPU has; so few tiles are otherwise left to patches."""
+    """By all ways that a CPU has; maps so small are otherwise left to patches."""
     x = case.x("in")
     teacher, student = networks(case)
     with pytest.MonkeyPatch.context() as patch:
-        if request.param == "winograd":
-            patch.setattr(convolution, "_WORTHWHILE_TILES", 0)
+        patch.setattr(convolution, "_TILES", request.param)
+        patch.setattr(convolution, "_KERNEL_COST", 0)
         z, log_det = jax.jit(teacher.apply)({"params": case.teacher()}, x)
         return z, log_det, jax.jit(student.apply)(case.student(), x)
 
