@@ -32,7 +32,7 @@ from ast_jax.errors import UserError
 from ast_jax.evaluation import calibration_file
 from ast_jax.evaluation.calibration import Calibration
 from ast_jax.evaluation.panels import ColourScale
-from ast_jax.pair import pair_scores
+from ast_jax.pair import pair_scores, prepared
 from ast_jax.prediction import Prediction
 from ast_jax.run import Run
 from ast_jax.training.devices import DATA_AXIS, data_mesh, replicated, split_batch
@@ -289,7 +289,19 @@ class Detector:
 
     def _run(self, inputs: dict[str, np.ndarray]) -> dict[str, Array]:
         on_devices = jax.device_put(inputs, split_batch(self._mesh))
-        return self._compiled(self._variables, on_devices)
+        count = len(next(iter(inputs.values())))
+        if count not in self._prepared:
+            self._prepared[count] = self._prepare(count // self._mesh.size)
+        return self._compiled(self._prepared[count], on_devices)
+
+    def _prepare(self, batch: int) -> dict[str, Any]:
+        """The variables for batches of a size on each device."""
+        pairs = {}
+        for seed, pair in self.ensemble.pairs.items():
+            shape = (batch, self.side, self.side, pair.teacher.channels)
+            variables = self._variables["pairs"][str(seed)]
+            pairs[str(seed)] = prepared(pair, variables, shape)
+        return self._variables | {"pairs": pairs}
 
     def _finished(
         self, batch: list[Prepared | UserError], outputs: dict[str, Array] | None
@@ -314,6 +326,11 @@ class Detector:
     @functools.cached_property
     def _variables(self) -> dict[str, Any]:
         return jax.device_put(self.variables, replicated(self._mesh))
+
+    @functools.cached_property
+    def _prepared(self) -> dict[int, dict[str, Any]]:
+        """By the size of a batch."""
+        return {}
 
     @functools.cached_property
     def _compiled(self):

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from ast_jax import scoring
 from ast_jax.models import create_student, create_teacher
-from ast_jax.pair import pair_scores
+from ast_jax.pair import Pair, pair_scores, prepared
 from ast_jax.training.devices import DATA_AXIS, data_mesh
 from ast_jax.training.state import TrainState, create_states, take_state
 from ast_jax.training.steps import mapped_steps, student_loss, teacher_loss
@@ -85,6 +85,11 @@ def serve_scoring(job: Job, folder: Path) -> None:
     del states  # and with them the optimiser's moments
     save_weights(folder, variables)
 
+    pair = Pair(**modules, variables=variables)
+    for_batches = {
+        batch: prepared(pair, variables, (batch, *x.shape[1:])) for batch in job.batches
+    }
+
     @jax.jit
     def score(variables: dict, x: jax.Array, m: jax.Array) -> tuple[jax.Array, ...]:
         scores = pair_scores(**modules, variables=variables, x=x, foreground=m)
@@ -92,7 +97,7 @@ def serve_scoring(job: Job, folder: Path) -> None:
         return scoring.upsample(found["map"]), found["max"], found["mean"]
 
     def call(batch: int) -> np.ndarray:
-        found = jax.device_get(score(variables, x[:batch], m[:batch]))
+        found = jax.device_get(score(for_batches[batch], x[:batch], m[:batch]))
         return np.concatenate([array.ravel() for array in found])
 
     calls = {str(batch): lambda batch=batch: call(batch) for batch in job.batches}

@@ -10,7 +10,10 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from ast_jax.models.convolution import Padding, convolve
+from ast_jax.models.convolution import Padding, convolve, prepare
+
+PREPARED = "prepared"
+"""The Flax collection of what a CPU computes of kernels alone: see `pair.prepared`."""
 
 # PyTorch's default for kernels, uniform in ±1/√fan_in (METHOD.md "Initialisation").
 torch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -64,7 +67,7 @@ class Conv(nn.Module):
             kernel, bias = kernel * scale, bias * scale
         x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
         if encoding is None:
-            return convolve(x, kernel, self.padding) + bias
+            return self._convolve(x, kernel) + bias
         if self.encoding_first:
             for_encoding, for_x = jnp.split(kernel, [d], axis=2)
         else:
@@ -73,8 +76,17 @@ class Conv(nn.Module):
         bias = convolve(share, for_encoding, self.padding) + bias
         # Not added by broadcasting, whose gradient XLA sums eight times slower.
         bias = jnp.ones((x.shape[0], 1), self.dtype) @ bias.reshape(1, -1)
-        y = convolve(x, for_x, self.padding)
+        y = self._convolve(x, for_x)
         return y + bias.reshape(y.shape)
+
+    def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """Of the prepared kernel, if there is one."""
+        prepared = None
+        if self.has_variable(PREPARED, "kernel"):
+            prepared = self.get_variable(PREPARED, "kernel")
+        elif self.is_mutable_collection(PREPARED) and not self.is_initializing():
+            self.put_variable(PREPARED, "kernel", prepare(kernel, x.shape))
+        return convolve(x, kernel, self.padding, prepared)
 
 
 class BatchNorm(nn.Module):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ast_jax.models import convolution
-from ast_jax.models.convolution import convolve, pad_map
+from ast_jax.models.convolution import convolve, pad_map, prepare
 
 
 def arrays(b: int, h: int, w: int, c: int, c2: int, k: int):
@@ -103,3 +103,23 @@ def test_a_batch_of_unknown_size_is_exported():
     exported = jax.export.export(function)(shape)
     x, _ = arrays(2, 24, 24, 10, 7, 3)
     np.testing.assert_allclose(exported.call(x), function(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", ["zero", "replicate"])
+def test_a_prepared_kernel_gives_the_same_for_any_batch(padding):
+    x, kernel = arrays(4, 24, 24, 10, 7, 3)
+    prepared = prepare(kernel, x.shape)
+    alone = prepare(kernel, x[:1].shape)
+    assert prepared.shape == (6, 6, 10, 7)
+    assert alone.shape == (4, 4, 10, 7)
+    function = jax.jit(convolve, static_argnums=2)
+    expected = function(x, kernel, padding)
+    np.testing.assert_array_equal(function(x, kernel, padding, prepared), expected)
+    for batch, of in ((1, prepared), (4, alone), (2, alone)):
+        y = function(x[:batch], kernel, padding, of)
+        assert relative_error(y, expected[:batch]) < 3e-5
+
+
+def test_nothing_is_prepared_where_patches_are_faster():
+    _, kernel = arrays(1, 8, 8, 10, 7, 3)
+    assert prepare(kernel, (4, 8, 8, 10)) is None
