@@ -27,7 +27,7 @@ from benchmarks.common import (
     report,
     serve,
 )
-from benchmarks.side_by_side import LAYOUTS, QUICK, ROUNDS, WIDTH
+from benchmarks.side_by_side import QUICK, ROUNDS, WIDTH, layouts
 
 MODEL, STAGE, CATEGORY, SEED = "tf_efficientnet_lite0", 5, "screw", 0
 
@@ -58,13 +58,13 @@ def main(_: list[str]) -> None:
             return stack.enter_context(Rival(f"benchmarks.{module}", *arguments))
 
         rivals = {"ours": start("end_to_end", "--serve", str(folder))}
-        for layout in LAYOUTS:
+        for layout in layouts():
             rivals[layout] = start("torch_pipeline", str(folder), layout)
             check_agreement(folder, layout)
         timings = compare(rivals, 2 if quick else ROUNDS.value)
     for name, timing in timings.items():
         print(f"  {name}: {timing.median_s['call']:.4g} s; {timing.peak_mb:.0f} MB")
-    layout = min(LAYOUTS, key=lambda name: timings[name].median_s["call"])
+    layout = min(layouts(), key=lambda name: timings[name].median_s["call"])
     ours_s, torch_s = (timings[name].median_s["call"] for name in ("ours", layout))
     compile_s = timings["ours"].compile_s["call"]
     report(

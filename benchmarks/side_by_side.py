@@ -32,7 +32,10 @@ _TORCH_DTYPE = flags.DEFINE_enum(
 )
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Calls of each; 3 with --quick.")
 _LAYOUT = flags.DEFINE_multi_enum(
-    "layout", LAYOUTS, LAYOUTS, "PyTorch's memory formats to try."
+    "layout",
+    None,
+    LAYOUTS,
+    "PyTorch's memory formats to try; both, with --quick channels_last alone.",
 )
 _COMPILE = flags.DEFINE_bool(
     "torch_compile", False, "torch.compile PyTorch's networks."
@@ -122,6 +125,13 @@ class Job:
         return {key: 3 * forward[key] - of_kernel * none[key] for key in forward}
 
 
+def layouts() -> tuple[str, ...]:
+    """PyTorch's memory formats to try."""
+    if _LAYOUT.value:
+        return tuple(dict.fromkeys(_LAYOUT.value))
+    return LAYOUTS[-1:] if QUICK.value else LAYOUTS
+
+
 def random_features(job: Job) -> tuple[np.ndarray, np.ndarray]:
     """Feature maps [n,h,w,c] and foreground weights [n,h,w]."""
     rng = np.random.default_rng(0)
@@ -178,7 +188,7 @@ def run(job: Job) -> Outcome:
 
         # Ours first: it writes the weights with which PyTorch starts too.
         rivals = {"ours": start("ast_rival", str(folder))}
-        for layout in dict.fromkeys(_LAYOUT.value):
+        for layout in layouts():
             rivals[layout] = start("torch_rival", str(folder), layout)
             check_agreement(
                 folder, layout, max(TOLERANCE[job.dtype], TOLERANCE[job.torch_dtype])

@@ -6,7 +6,7 @@ from benchmarks import side_by_side
 from benchmarks.common import report
 
 _BATCH = flags.DEFINE_integer("batch", 8, "Feature maps a step.")
-_STEPS = flags.DEFINE_integer("steps", 1, "Steps a call.")
+_STEPS = flags.DEFINE_integer("steps", 5, "Steps a call; training's is an epoch.")
 
 
 def compare(network: str) -> None:

@@ -180,6 +180,7 @@ class _Matrix(tuple):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))  # so that it is traced once
 def _analyse(x: jax.Array, matrix: _Matrix, tile: int, axis: int) -> jax.Array:
     """v[p, r] = Σ_i matrix[p, i] · x[tile·r + i] along an axis; p is a new first axis.
 
@@ -195,6 +196,7 @@ def _analyse(x: jax.Array, matrix: _Matrix, tile: int, axis: int) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def _synthesise(v: jax.Array, matrix: _Matrix, tile: int, axis: int) -> jax.Array:
     """The transpose of `_analyse`: adds up matrix[p, i] · v[p, r] at tile·r + i."""
     n, tiles = len(matrix[0]), v.shape[axis + 1]
