@@ -155,8 +155,8 @@ class Outcome:
           flops: useful FLOPs a unit.
         """
         ours = self.timings["ours"]
-        layouts = [layout for layout in LAYOUTS if layout in self.timings]
-        layout = min(layouts, key=lambda name: self.timings[name].median_s[call])
+        tried = [layout for layout in LAYOUTS if layout in self.timings]
+        layout = min(tried, key=lambda name: self.timings[name].median_s[call])
         theirs = self.timings[layout]
         ours_s, torch_s = ours.median_s[call] / units, theirs.median_s[call] / units
         return {

@@ -7,8 +7,8 @@ AST's paper has no figures on MVTec LOCO. Others measured the method there: imag
 79.7 % on logical, 87.1 % on structural defects, AU-sPRO up to 5 % FPR 42.7 %. Its
 validation split calibrates the threshold.
 
-Expected time: on two CPU cores some 7 minutes a training image, reckoned from
-measured steps (8 s the teacher's beside other work, 5.75 s the student's, of 8
+Expected time: on two CPU cores some 6 minutes a training image, reckoned from
+measured steps (8 s the teacher's beside other work, 4.1 s the student's, of 8
 images): these networks want a GPU, on which they were not timed yet. `:small` is for
 a laptop.
 """

@@ -6,8 +6,8 @@ python train.py --config=configs/visa.py --workdir=runs/visa \\
 AST's paper has no figures on VisA. Others measured the method there: mean image AUROC
 94.9 %, AU-PRO up to 30 % FPR 81.5 %.
 
-Expected time: on two CPU cores some 7 minutes a training image, reckoned from
-measured steps (8 s the teacher's beside other work, 5.75 s the student's, of 8
+Expected time: on two CPU cores some 6 minutes a training image, reckoned from
+measured steps (8 s the teacher's beside other work, 4.1 s the student's, of 8
 images): these networks want a GPU, on which they were not timed yet. `:small` is for
 a laptop.
 """
