@@ -162,15 +162,20 @@ def test_a_stream_pairs_with_a_folder_of_clouds_only(detector, parts, tmp_path):
 
 def start(run, *flags):
     """predict.py as its own process, quickly compiled."""
-    return subprocess.Popen(
-        [sys.executable, "predict.py", f"--workdir={run.directory}", *flags],
-        cwd=REPOSITORY,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
-        text=True,
-    )
+    # A job in a shell's background, as the tests may be, hands on to ignore Ctrl-C.
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "predict.py", f"--workdir={run.directory}", *flags],
+            cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, ours)
 
 
 @pytest.mark.slow
