@@ -159,16 +159,16 @@ def _by_transformed(x: jax.Array, kernels: jax.Array, k: int) -> jax.Array:
     x = jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
     # Barriers as above: without, XLA repeats one pass inside the next.
     x = lax.optimization_barrier(x.astype(jnp.float32))
-    tiles = lax.optimization_barrier(_analyse(x, of_input, tile, 2))
-    tiles = lax.optimization_barrier(_analyse(tiles, of_input, tile, 2))
+    tiles = lax.optimization_barrier(_analyse(x, of_input, tile))
+    tiles = lax.optimization_barrier(_analyse(tiles, of_input, tile))
     products = lax.dot_general(
         tiles.reshape(n * n, -1, c),
         lax.optimization_barrier(kernels).reshape(n * n, c, c2),
         (((2,), (1,)), ((0,), (0,))),
     )
     products = lax.optimization_barrier(products.reshape(n, n, b, rows, columns, c2))
-    y = lax.optimization_barrier(_synthesise(products, of_output, tile, 2))
-    y = _synthesise(y, of_output, tile, 2)
+    y = lax.optimization_barrier(_synthesise(products, of_output, tile))
+    y = _synthesise(y, of_output, tile)
     return y[:, :height, :width].astype(dtype)
 
 
@@ -179,27 +179,28 @@ class _Matrix(tuple):
         return super().__new__(cls, map(tuple, matrix.tolist()))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))  # so that it is traced once
-def _analyse(x: jax.Array, matrix: _Matrix, tile: int, axis: int) -> jax.Array:
-    """v[p, r] = Σ_i matrix[p, i] · x[tile·r + i] along an axis; p is a new first axis.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+@functools.partial(jax.jit, static_argnums=(1, 2))  # so that it is traced once
+def _analyse(x: jax.Array, matrix: _Matrix, tile: int) -> jax.Array:
+    """v[p, r] = Σ_i matrix[p, i] · x[tile·r + i] along the third axis, r's.
 
+    p is a new first axis, so of maps a first call takes columns and a second one rows.
     Sums of slices, which XLA makes in one pass; as a matrix product it first has to cut
     the overlapping tiles. JAX's own transpose, of slices and sums, takes many passes.
     """
     n = len(matrix[0])
-    tiles = (x.shape[axis] - n) // tile + 1
+    tiles = (x.shape[2] - n) // tile + 1
     slices = [
-        lax.slice_in_dim(x, i, i + tile * (tiles - 1) + 1, tile, axis) for i in range(n)
+        lax.slice_in_dim(x, i, i + tile * (tiles - 1) + 1, tile, 2) for i in range(n)
     ]
     return jnp.stack([_combine(row, slices) for row in matrix])
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _synthesise(v: jax.Array, matrix: _Matrix, tile: int, axis: int) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _synthesise(v: jax.Array, matrix: _Matrix, tile: int) -> jax.Array:
     """The transpose of `_analyse`: adds up matrix[p, i] · v[p, r] at tile·r + i."""
-    n, tiles = len(matrix[0]), v.shape[axis + 1]
+    n, tiles = len(matrix[0]), v.shape[3]
     columns = list(zip(*matrix, strict=True))
     touched = -(-n // tile)  # blocks of `tile` positions that a tile reaches into
 
@@ -208,22 +209,22 @@ def _synthesise(v: jax.Array, matrix: _Matrix, tile: int, axis: int) -> jax.Arra
         total = 0.0
         for block, i in enumerate(range(offset, n, tile)):
             padding = [(0, 0)] * (v.ndim - 1)
-            padding[axis] = (block, touched - 1 - block)
+            padding[2] = (block, touched - 1 - block)
             total += jnp.pad(_combine(columns[i], list(v)), padding)
         return total
 
-    x = jnp.stack([at(offset) for offset in range(tile)], axis + 1)
-    x = x.reshape(*v.shape[1 : axis + 1], -1, *v.shape[axis + 2 :])
-    return lax.slice_in_dim(x, 0, tile * (tiles - 1) + n, 1, axis)
+    x = jnp.stack([at(offset) for offset in range(tile)], 3)
+    x = x.reshape(*v.shape[1:3], -1, *v.shape[4:])
+    return lax.slice_in_dim(x, 0, tile * (tiles - 1) + n, axis=2)
 
 
 _analyse.defvjp(
-    lambda x, *how: (_analyse(x, *how), None),
-    lambda *how_and_dv: (_synthesise(how_and_dv[-1], *how_and_dv[:3]),),
+    lambda x, matrix, tile: (_analyse(x, matrix, tile), None),
+    lambda matrix, tile, _, dv: (_synthesise(dv, matrix, tile),),
 )
 _synthesise.defvjp(
-    lambda v, *how: (_synthesise(v, *how), None),
-    lambda *how_and_dx: (_analyse(how_and_dx[-1], *how_and_dx[:3]),),
+    lambda v, matrix, tile: (_synthesise(v, matrix, tile), None),
+    lambda matrix, tile, _, dx: (_analyse(dx, matrix, tile),),
 )
 
 
