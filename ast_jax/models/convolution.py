@@ -8,6 +8,7 @@ library convolution is the right one.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import export, lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 Padding = Literal["zero", "replicate"]
@@ -26,7 +28,9 @@ _POINTS = {
     6: (0, 3 / 4, -3 / 4, 3 / 2, -3 / 2),
     8: (0, 1, -1, 1 / 2, -1 / 2, 2, -2),
 }
-_TILES = (2, 4)  # sides of the tiles that outputs are computed in
+# Sides of the tiles that outputs are computed in. The larger makes fewer products, but
+# rounding their factors to bfloat16 costs it 2 to 3 times more than it costs the other.
+_TILES = {"float32": (2, 4), "bfloat16": (2,)}
 # Transforming a kernel takes as long as multiplying it with so many tiles.
 _KERNEL_COST = 100
 
@@ -35,7 +39,8 @@ def convolve(
     x: Float[Array, "b h w c"],
     kernel: Float[Array, "k k c c2"],
     padding: Padding,
-    prepared: Float[Array, "n n c c2"] | None = None,
+    dtype: DTypeLike = jnp.float32,
+    prepared: Float[Array, "nn c c2"] | None = None,
 ) -> Float[Array, "b h w c2"]:
     """Cross-correlation with stride 1 and an odd kernel; keeps the map's size.
 
@@ -43,26 +48,30 @@ def convolve(
       x: maps.
       kernel: as JAX's own.
       padding: what lies beyond the maps' borders.
+      dtype: float32 or bfloat16, of the factors of products, also of the gradient's;
+        their sums are float32.
       prepared: what `prepare` made of the kernel, which itself is then not looked at.
     """
-    k = kernel.shape[0]
-    tile = _tile(x.shape, k)
+    k, dtype = kernel.shape[0], jnp.dtype(dtype)
+    tile = _tile(x.shape, k, dtype)
     x = pad_map(x, k // 2, padding)
     if prepared is not None:
         return _by_transformed(x, prepared, k)
     on_cpu = functools.partial(_by_winograd, tile=tile) if tile else _by_patches
-    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=_by_library)
+    on_cpu, default = (functools.partial(f, dtype=dtype) for f in (on_cpu, _by_library))
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=default)
 
 
 def prepare(
-    kernel: Float[Array, "k k c c2"], shape: Sequence
-) -> Float[Array, "n n c c2"] | None:
+    kernel: Float[Array, "k k c c2"], shape: Sequence, dtype: DTypeLike = jnp.float32
+) -> Float[Array, "nn c c2"] | None:
     """What a CPU computes of a kernel alone, best for maps of a shape; None if nothing.
 
-    Inference computes it once; it takes 16/9 to 4 times the kernel's memory.
+    Inference computes it once; it takes up to 4 times the kernel's memory.
     """
-    tile = _tile(shape, kernel.shape[0])
-    return _transformed(kernel, tile) if tile else None
+    dtype = jnp.dtype(dtype)
+    tile = _tile(shape, kernel.shape[0], dtype)
+    return _transformed(kernel, tile, dtype) if tile else None
 
 
 def pad_map(
@@ -83,21 +92,29 @@ def patches(x: Float[Array, "b h w c"], k: int) -> Float[Array, "b h2 w2 kkc"]:
     return jnp.concatenate(windows, axis=-1)
 
 
-def _by_library(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return lax.conv_general_dilated(
-        x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+def _by_library(x: jax.Array, kernel: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    y = lax.conv_general_dilated(
+        x.astype(dtype),
+        kernel.astype(dtype),
+        (1, 1),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
+    return y.astype(jnp.float32)
 
 
-def _by_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    # Barriers keep XLA from fusing, and so repeating for each of the k² windows, what
+def _by_patches(x: jax.Array, kernel: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    k, _, c, c2 = kernel.shape
+    # A barrier keeps XLA from fusing, and so repeating for each of the k² windows, what
     # computes x: a third of a student's step.
-    windows = patches(lax.optimization_barrier(x), kernel.shape[0])
-    windows = lax.optimization_barrier(windows)
-    return windows @ kernel.reshape(-1, kernel.shape[-1])
+    windows = patches(lax.optimization_barrier(x), k)
+    y = _products(
+        windows.reshape(1, -1, k * k * c), kernel.reshape(1, k * k * c, c2), dtype
+    )
+    return y.reshape(*windows.shape[:-1], c2)
 
 
-def _tile(shape: Sequence, k: int) -> int | None:
+def _tile(shape: Sequence, k: int, dtype: jnp.dtype) -> int | None:
     """The tile with which Winograd's method is fastest for maps of a shape.
 
     None where patches are faster; by the multiplications for a pair of channels.
@@ -106,7 +123,7 @@ def _tile(shape: Sequence, k: int) -> int | None:
     if export.is_symbolic_dim(b):
         return None
     costs = {None: k**2 * b * h * w}
-    for tile in _TILES:
+    for tile in _TILES[dtype.name]:
         n = tile + k - 1
         if n in _POINTS and k > 1:
             costs[tile] = n**2 * (b * -(-h // tile) * -(-w // tile) + _KERNEL_COST)
@@ -136,21 +153,24 @@ def _transforms(k: int, tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return tuple(np.array(m) for m in matrices)
 
 
-def _by_winograd(x: jax.Array, kernel: jax.Array, tile: int) -> jax.Array:
-    return _by_transformed(x, _transformed(kernel, tile), kernel.shape[0])
+def _by_winograd(
+    x: jax.Array, kernel: jax.Array, tile: int, dtype: jnp.dtype
+) -> jax.Array:
+    return _by_transformed(x, _transformed(kernel, tile, dtype), kernel.shape[0])
 
 
-def _transformed(kernel: jax.Array, tile: int) -> jax.Array:
-    """In float32, which is exact enough and faster than bfloat16 here."""
-    k, n = kernel.shape[0], tile + kernel.shape[0] - 1
+def _transformed(kernel: jax.Array, tile: int, dtype: jnp.dtype) -> jax.Array:
+    k, _, c, c2 = kernel.shape
     _, matrix, _ = _transforms(k, tile)
     matrix = np.kron(matrix, matrix).astype(np.float32)
-    kernels = matrix @ kernel.astype(jnp.float32).reshape(k * k, -1)
-    return kernels.reshape(n, n, *kernel.shape[2:])
+    # Of one reshape; XLA copies what two go over.
+    kernels = (matrix @ kernel.reshape(k * k, -1)).reshape(-1, c, c2)
+    return kernels.astype(dtype)
 
 
 def _by_transformed(x: jax.Array, kernels: jax.Array, k: int) -> jax.Array:
-    (b, h, w, c), (n, *_, c2), dtype = x.shape, kernels.shape, x.dtype
+    (b, h, w, c), (nn, _, c2) = x.shape, kernels.shape
+    n = math.isqrt(nn)
     tile = n - k + 1
     height, width = h - k + 1, w - k + 1
     rows, columns = -(-height // tile), -(-width // tile)
@@ -158,18 +178,49 @@ def _by_transformed(x: jax.Array, kernels: jax.Array, k: int) -> jax.Array:
     missing = (rows * tile - height, columns * tile - width)
     x = jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
     # Barriers as above: without, XLA repeats one pass inside the next.
-    x = lax.optimization_barrier(x.astype(jnp.float32))
-    tiles = lax.optimization_barrier(_analyse(x, of_input, tile))
-    tiles = lax.optimization_barrier(_analyse(tiles, of_input, tile))
-    products = lax.dot_general(
-        tiles.reshape(n * n, -1, c),
-        lax.optimization_barrier(kernels).reshape(n * n, c, c2),
-        (((2,), (1,)), ((0,), (0,))),
+    tiles = _analyse(lax.optimization_barrier(x), of_input, tile)
+    tiles = _analyse(lax.optimization_barrier(tiles), of_input, tile)
+    products = _products(tiles.reshape(nn, -1, c), kernels, kernels.dtype)
+    y = _synthesise(products.reshape(n, n, b, rows, columns, c2), of_output, tile)
+    y = _synthesise(lax.optimization_barrier(y), of_output, tile)
+    return y[:, :height, :width]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _products(
+    x: Float[Array, "n m c"], y: Float[Array, "n c c2"], dtype: jnp.dtype
+) -> Float[Array, "n m c2"]:
+    """Matrix products, summed in float32, of factors in `dtype`; so is the gradient."""
+    return _products_forward(x, y, dtype)[0]
+
+
+def _products_forward(x, y, dtype):
+    x, y = lax.optimization_barrier((x.astype(dtype), y.astype(dtype)))
+    return _multiply(x, y, (2, 1)), (x, y)
+
+
+def _products_backward(dtype, factors, dz):
+    x, y = factors
+    dz = lax.optimization_barrier(dz.astype(dtype))
+    dx = _multiply(dz, y, (2, 2))
+    if dtype == jnp.float32:
+        return dx, _multiply(x, dz, (1, 1))
+    # XLA would make a sum over both's rows one of float32, at a third of the speed. The
+    # reshapes hide the transpose from it.
+    n, m, c = x.shape
+    x = lax.optimization_barrier(jnp.swapaxes(x, 1, 2).reshape(n * c, m))
+    return dx, _multiply(x.reshape(n, c, m), dz, (2, 1))
+
+
+_products.defvjp(_products_forward, _products_backward)
+
+
+def _multiply(x: jax.Array, y: jax.Array, over: tuple[int, int]) -> jax.Array:
+    """Products of matrices, one for each of the first axis; sums over x's and y's."""
+    dimensions = (((over[0],), (over[1],)), ((0,), (0,)))
+    return lax.optimization_barrier(
+        lax.dot_general(x, y, dimensions, preferred_element_type=jnp.float32)
     )
-    products = lax.optimization_barrier(products.reshape(n, n, b, rows, columns, c2))
-    y = lax.optimization_barrier(_synthesise(products, of_output, tile))
-    y = _synthesise(y, of_output, tile)
-    return y[:, :height, :width].astype(dtype)
 
 
 class _Matrix(tuple):

@@ -81,8 +81,8 @@ class AffineCoupling(distrax.Bijector):
         self._f1, self._f2, self._clamp = f1, f2, clamp
 
     def _affine(self, f: Conditioner, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns (log e(s), t) in float32, whatever the conditioner computes in."""
-        s, t = jnp.split(f(x).astype(jnp.float32), 2, axis=-1)
+        """Returns (log e(s), t)."""
+        s, t = jnp.split(f(x), 2, axis=-1)
         return soft_clamp(s, self._clamp), t
 
     def forward_and_log_det(

@@ -37,7 +37,7 @@ class Conv(nn.Module):
       kernel_size: k, odd.
       padding: what lies beyond the map's border.
       encoding_first: where the kernel's channels for an encoding are, see below.
-      dtype: of the computation; parameters are float32.
+      dtype: of the factors of products, as `convolve`'s; all else is float32.
     """
 
     features: int
@@ -53,7 +53,7 @@ class Conv(nn.Module):
         encoding: Float[np.ndarray, "h w d"] | None = None,
         scale: Float[Array, "1"] | None = None,
     ) -> Float[Array, "b h w c2"]:
-        """Convolves [x, encoding], or [encoding, x]; returns the map in `dtype`.
+        """Convolves [x, encoding], or [encoding, x].
 
         The encoding is the same for every image, so its share is computed once instead
         of joined to each. What `scale` multiplies is the kernel and the bias, which are
@@ -65,17 +65,16 @@ class Conv(nn.Module):
         bias = self.param("bias", torch_bias_init(k * k * c), (self.features,))
         if scale is not None:
             kernel, bias = kernel * scale, bias * scale
-        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
         if encoding is None:
             return self._convolve(x, kernel) + bias
         if self.encoding_first:
             for_encoding, for_x = jnp.split(kernel, [d], axis=2)
         else:
             for_x, for_encoding = jnp.split(kernel, [x.shape[-1]], axis=2)
-        share = jnp.asarray(encoding, self.dtype)[None]
-        bias = convolve(share, for_encoding, self.padding) + bias
+        share = jnp.asarray(encoding)[None]
+        bias = convolve(share, for_encoding, self.padding, self.dtype) + bias
         # Not added by broadcasting, whose gradient XLA sums eight times slower.
-        bias = jnp.ones((x.shape[0], 1), self.dtype) @ bias.reshape(1, -1)
+        bias = jnp.ones((x.shape[0], 1)) @ bias.reshape(1, -1)
         y = self._convolve(x, for_x)
         return y + bias.reshape(y.shape)
 
@@ -85,8 +84,9 @@ class Conv(nn.Module):
         if self.has_variable(PREPARED, "kernel"):
             prepared = self.get_variable(PREPARED, "kernel")
         elif self.is_mutable_collection(PREPARED) and not self.is_initializing():
-            self.put_variable(PREPARED, "kernel", prepare(kernel, x.shape))
-        return convolve(x, kernel, self.padding, prepared)
+            made = prepare(kernel, x.shape, self.dtype)
+            self.put_variable(PREPARED, "kernel", made)
+        return convolve(x, kernel, self.padding, self.dtype, prepared)
 
 
 class BatchNorm(nn.Module):
@@ -125,8 +125,7 @@ class BatchNorm(nn.Module):
         return self._normalise(x, batch_mean, batch_var, scale, bias)
 
     def _statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array, int]:
-        """Float32 mean and biased variance over the batch of all devices."""
-        x = x.astype(jnp.float32)
+        """Mean and biased variance over the batch of all devices."""
         count = x.size // x.shape[-1]
         mean = x.mean((0, 1, 2))
         if self.axis_name is None or self.is_initializing():
@@ -138,7 +137,7 @@ class BatchNorm(nn.Module):
 
     def _normalise(self, x, mean, var, scale, bias) -> jax.Array:
         multiplier = scale * lax.rsqrt(var + self.epsilon)
-        return (x * multiplier + (bias - mean * multiplier)).astype(x.dtype)
+        return x * multiplier + (bias - mean * multiplier)
 
 
 def positional_encoding(

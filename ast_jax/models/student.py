@@ -43,7 +43,7 @@ class Student(nn.Module):
       negative_slope: LeakyReLU's; the authors' code has 0.01, the paper 0.2.
       encoding_channels: d of the positional encoding; 0 for none.
       axis_name: mapped axis that shares the batch statistics; None for none.
-      dtype: of the convolutions; statistics and output are float32.
+      dtype: of the convolutions' factors; all else is float32.
     """
 
     width: int = 1024
@@ -70,7 +70,7 @@ class Student(nn.Module):
                 self.negative_slope, self.axis_name, self.dtype, name=f"block{k}"
             )
             x = block(x, train=train)
-        return conv(channels, name="conv2")(x).astype(jnp.float32)
+        return conv(channels, name="conv2")(x)
 
 
 class FlowStudent(nn.Module):

@@ -37,7 +37,7 @@ def outputs(case, request):
     x = case.x("in")
     teacher, student = networks(case)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convolution, "_TILES", request.param)
+        patch.setitem(convolution._TILES, "float32", request.param)
         patch.setattr(convolution, "_KERNEL_COST", 0)
         z, log_det = jax.jit(teacher.apply)({"params": case.teacher()}, x)
         return z, log_det, jax.jit(student.apply)(case.student(), x)
