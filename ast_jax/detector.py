@@ -88,9 +88,7 @@ class Detector:
         backbone = None
         if config.mode != "3d":
             size = config.dataset.image_size
-            backbone = backbones.create(
-                config.backbone, dtype=config.train.dtype, image_size=size
-            )
+            backbone = backbones.create(config.backbone, image_size=size)
             for seed in config.train.seeds:
                 run.check_inputs(category, seed, {"backbone": backbone.fingerprint})
         ensemble = dataclasses.replace(Ensemble.load(run, category), scales=scales)

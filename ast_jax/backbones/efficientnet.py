@@ -68,7 +68,7 @@ class Weights(NamedTuple):
 
 
 class EfficientNet(nn.Module):
-    """The network of an `Architecture`, computed in the dtype of its input.
+    """The network of an `Architecture`.
 
     Parameters have timm's names of the layers. `shifted` is for a CPU: depthwise
     convolutions by `shifted_depthwise`, and less memory at a time.
@@ -107,7 +107,7 @@ class EfficientNet(nn.Module):
                 y = self._activate(self._convolve(conv, weights, y))
             return y
 
-        layers = tuple(self._weights(conv, x.dtype) for conv in convs)
+        layers = tuple(map(self._weights, convs))
         if not (self.shifted and block.expand and block.depthwise.stride > 1):
             return run(layers)
         # What is expanded before a stride is the largest array of the network: on a CPU
@@ -126,13 +126,13 @@ class EfficientNet(nn.Module):
         )
 
     def _layer(self, conv: Conv, x: Array, gate: Array | None = None) -> Array:
-        return self._convolve(conv, self._weights(conv, x.dtype), x, gate)
+        return self._convolve(conv, self._weights(conv), x, gate)
 
-    def _weights(self, conv: Conv, dtype: jnp.dtype) -> Weights:
+    def _weights(self, conv: Conv) -> Weights:
         normal, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros
         kernel = self.param(f"{conv.key}.kernel", normal, conv.shape)
         bias = self.param(f"{conv.key}.bias", zeros, (conv.outputs,))
-        return Weights(kernel.astype(dtype), bias.astype(dtype))
+        return Weights(kernel, bias)
 
     def _convolve(
         self, conv: Conv, weights: Weights, x: Array, gate: Array | None = None

@@ -67,13 +67,12 @@ class Path:
     angles: tuple[int, ...] = ()
 
 
-def create(config: ConfigDict, *, dtype: str = "float32", image_size: int) -> Backbone:
+def create(config: ConfigDict, *, image_size: int) -> Backbone:
     """The scattering backbone for square images of one size, stride 32.
 
     Args:
       config: the `backbone` section; there are no weights, and the values that are
         about a network (stage, padding, mean, std) have no meaning here.
-      dtype: makes no difference, as Fourier transforms exist in float32 only.
       image_size: side of the images in pixels.
 
     Raises:
@@ -105,7 +104,7 @@ def create(config: ConfigDict, *, dtype: str = "float32", image_size: int) -> Ba
         channels=len(paths()),
         stride=STRIDE,
         fingerprint=fingerprint(
-            name="scattering", dtype=dtype, image_size=image_size, **constants
+            name="scattering", dtype="float32", image_size=image_size, **constants
         ),
         variables=jax.tree.map(jnp.asarray, variables),
         apply=scatter,

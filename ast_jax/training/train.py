@@ -72,9 +72,7 @@ def open_categories(config: ConfigDict) -> list[Category]:
     backbone = None
     if config.mode != "3d":
         size = config.dataset.image_size
-        backbone = create_backbone(
-            config.backbone, dtype=config.train.dtype, image_size=size
-        )
+        backbone = create_backbone(config.backbone, image_size=size)
     return [
         Category(
             name,

@@ -37,9 +37,9 @@ def configure(weights, **changes):
     return ConfigDict(section | changes)
 
 
-def create(weights, dtype="float32", image_size=64, **changes):
+def create(weights, image_size=64, **changes):
     config = configure(weights, **changes)
-    return backbones.create(config, dtype=dtype, image_size=image_size)
+    return backbones.create(config, image_size=image_size)
 
 
 def features(backbone, images=IMAGES):
@@ -80,12 +80,6 @@ def test_an_image_has_the_same_features_in_any_batch(weights):
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-def test_bfloat16_is_close_and_given_out_as_float32(weights):
-    exact, rounded = (features(create(weights, d)) for d in ("float32", "bfloat16"))
-    assert rounded.dtype == jnp.float32
-    np.testing.assert_allclose(rounded, exact, atol=0.05 * np.abs(exact).max())
-
-
 def test_the_fingerprint_tells_every_setting_apart(weights, tmp_path):
     other = tmp_path / "other.safetensors"
     tensors = state_dict(NAME)
@@ -93,7 +87,6 @@ def test_the_fingerprint_tells_every_setting_apart(weights, tmp_path):
     backbone = [
         create(weights),
         create(other),
-        create(weights, "bfloat16"),
         create(weights, stage=2),
         create(weights, mean=(0.4, 0.5, 0.6)),
         create(weights, std=(0.4, 0.5, 0.6)),
@@ -136,7 +129,6 @@ def test_scattering_needs_no_weights():
     ("changes", "message"),
     [
         ({"image_size": 62}, r"dataset\.image_size: 62 is no multiple .* 4"),
-        ({"dtype": "float16"}, r"train\.dtype: 'float16'"),
         ({"name": "resnet50"}, r"backbone\.name: no 'resnet50'"),
         ({"mean": (0.5,)}, r"backbone\.mean: \(0\.5,\)"),
         ({"std": (0.5, 0.5, 0.0)}, r"backbone\.std: \(0\.5, 0\.5, 0\.0\)"),

@@ -259,14 +259,12 @@ def test_memory_does_not_grow_with_the_batch(single, batch_of_six):
     assert temporary(batch_of_six) < 3 * temporary(single)
 
 
-def test_fingerprint_depends_on_size_and_dtype(backbone):
+def test_fingerprint_depends_on_size(backbone):
     again = scattering.create(CONFIG, image_size=SIZE)
     other_size = scattering.create(CONFIG, image_size=32)
-    other_dtype = scattering.create(CONFIG, dtype="bfloat16", image_size=32)
     assert again.fingerprint == backbone.fingerprint
-    prints = {b.fingerprint for b in (backbone, other_size, other_dtype)}
-    assert len(prints) == 3
-    assert all(len(value) == 64 for value in prints)
+    assert other_size.fingerprint != backbone.fingerprint
+    assert len(backbone.fingerprint) == 64
 
 
 def test_weights_are_refused():

@@ -69,6 +69,17 @@ def test_gradients_are_equal_on_one_and_eight_devices(network, mode, config):
 
 
 @pytest.mark.parametrize("network", ["teacher", "student"])
+def test_bfloat16_trains_as_float32_does(network, config):
+    exact, _ = losses_on(1, network, "rgb", config, 20)
+    config.train.dtype = "bfloat16"
+    rounded, adam_state = losses_on(1, network, "rgb", config, 20)
+    np.testing.assert_allclose(rounded, exact, rtol=0.02)
+    assert not np.array_equal(rounded, exact)
+    kept = [leaf.dtype for leaf in jax.tree.leaves(adam_state) if leaf.ndim]
+    assert np.float32 in kept and jnp.bfloat16 not in kept
+
+
+@pytest.mark.parametrize("network", ["teacher", "student"])
 def test_the_foreground_average_divides_by_the_global_weight(network, config):
     one, _ = losses_on(1, network, "rgb3d", config, 1, average="foreground")
     eight, _ = losses_on(8, network, "rgb3d", config, 1, average="foreground")
