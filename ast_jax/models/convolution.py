@@ -56,7 +56,7 @@ def convolve(
     tile = _tile(x.shape, k, dtype)
     x = pad_map(x, k // 2, padding)
     if prepared is not None:
-        return _by_transformed(x, prepared, k)
+        return _by_transformed(x, prepared, k, dtype)
     on_cpu = functools.partial(_by_winograd, tile=tile) if tile else _by_patches
     on_cpu, default = (functools.partial(f, dtype=dtype) for f in (on_cpu, _by_library))
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=default)
@@ -71,7 +71,7 @@ def prepare(
     """
     dtype = jnp.dtype(dtype)
     tile = _tile(shape, kernel.shape[0], dtype)
-    return _transformed(kernel, tile, dtype) if tile else None
+    return _transformed(kernel, tile).astype(dtype) if tile else None
 
 
 def pad_map(
@@ -156,19 +156,20 @@ def _transforms(k: int, tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _by_winograd(
     x: jax.Array, kernel: jax.Array, tile: int, dtype: jnp.dtype
 ) -> jax.Array:
-    return _by_transformed(x, _transformed(kernel, tile, dtype), kernel.shape[0])
+    return _by_transformed(x, _transformed(kernel, tile), kernel.shape[0], dtype)
 
 
-def _transformed(kernel: jax.Array, tile: int, dtype: jnp.dtype) -> jax.Array:
+def _transformed(kernel: jax.Array, tile: int) -> jax.Array:
     k, _, c, c2 = kernel.shape
     _, matrix, _ = _transforms(k, tile)
     matrix = np.kron(matrix, matrix).astype(np.float32)
     # Of one reshape; XLA copies what two go over.
-    kernels = (matrix @ kernel.reshape(k * k, -1)).reshape(-1, c, c2)
-    return kernels.astype(dtype)
+    return (matrix @ kernel.reshape(k * k, -1)).reshape(-1, c, c2)
 
 
-def _by_transformed(x: jax.Array, kernels: jax.Array, k: int) -> jax.Array:
+def _by_transformed(
+    x: jax.Array, kernels: jax.Array, k: int, dtype: jnp.dtype
+) -> jax.Array:
     (b, h, w, c), (nn, _, c2) = x.shape, kernels.shape
     n = math.isqrt(nn)
     tile = n - k + 1
@@ -180,7 +181,7 @@ def _by_transformed(x: jax.Array, kernels: jax.Array, k: int) -> jax.Array:
     # Barriers as above: without, XLA repeats one pass inside the next.
     tiles = _analyse(lax.optimization_barrier(x), of_input, tile)
     tiles = _analyse(lax.optimization_barrier(tiles), of_input, tile)
-    products = _products(tiles.reshape(nn, -1, c), kernels, kernels.dtype)
+    products = _products(tiles.reshape(nn, -1, c), kernels, dtype)
     y = _synthesise(products.reshape(n, n, b, rows, columns, c2), of_output, tile)
     y = _synthesise(lax.optimization_barrier(y), of_output, tile)
     return y[:, :height, :width]
