@@ -74,7 +74,7 @@ def default() -> ConfigDict:
                 "learning_rate": 2e-4,
                 "weight_decay": 1e-5,  # L2, in the gradient
                 "seeds": (0,),
-                "dtype": "float32",  # bfloat16: of the factors in convolutions
+                "dtype": "float32",  # or bfloat16: what convolutions multiply
                 "mask": "soft",  # foreground weight at map resolution; or binary
                 "loss_average": "all",  # over positions; or foreground
                 "checkpoint_epochs": 10,  # a checkpoint every so many epochs

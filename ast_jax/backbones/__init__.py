@@ -45,7 +45,7 @@ def create(config: ConfigDict, *, image_size: int) -> Backbone:
     """The backbone that the configuration's `backbone` section describes.
 
     It computes in float32 whatever `train.dtype` is: the teacher stretches directions
-    in which good parts' features hardly differ, and with them what bfloat16 rounds.
+    in which good parts' features hardly differ, and bfloat16's rounding with them.
 
     Args:
       config: name, weights, stage, padding, mean, std (empty = the backbone's own).
@@ -97,7 +97,7 @@ def _efficientnet(config: ConfigDict, image_size: int) -> Backbone:
             padding=padding,
             mean=mean,
             std=std,
-            dtype="float32",
+            dtype="float32",  # of the computation, not of the cache
         ),
         variables=timm_weights.load(path, net),
         apply=apply,

