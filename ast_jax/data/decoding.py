@@ -182,7 +182,7 @@ def _read_array(content: bytes, name: str) -> np.ndarray:
     """Decode TIFF, PNG or `.npy`, told apart by their first bytes."""
     try:
         if content.startswith(b"\x93NUMPY"):
-            return np.load(io.BytesIO(content), allow_pickle=False)
+            return _load_npy(content)
         if content.startswith((b"II", b"MM")):
             return tifffile.imread(io.BytesIO(content))
         if content.startswith(b"\x89PNG"):
@@ -192,3 +192,15 @@ def _read_array(content: bytes, name: str) -> np.ndarray:
     except Exception as error:
         raise UserError(f"{name}: damaged or truncated depth ({error})") from error
     raise UserError(f"{name}: not a TIFF, PNG or .npy file with depth")
+
+
+def _load_npy(content: bytes) -> np.ndarray:
+    def load() -> np.ndarray:
+        return np.load(io.BytesIO(content), allow_pickle=False)
+
+    for _ in range(10):
+        # Python 3.11 now and then fails so while threads parse headers, which are
+        # Python's literals (https://github.com/python/cpython/issues/106905).
+        with contextlib.suppress(SystemError):
+            return load()
+    return load()
