@@ -63,6 +63,7 @@ def create(config: ConfigDict, *, image_size: int) -> Backbone:
 
 
 def _efficientnet(config: ConfigDict, image_size: int) -> Backbone:
+    import jax
     import jax.numpy as jnp
 
     from ast_jax.backbones import architecture, efficientnet, timm_weights
@@ -84,7 +85,9 @@ def _efficientnet(config: ConfigDict, image_size: int) -> Backbone:
         variables: PyTree, images: UInt8[Array, "b h w 3"]
     ) -> Float[Array, "b i j c"]:
         x = (images / 255.0 - jnp.array(mean)) / jnp.array(std)
-        return efficientnet.extract(net, variables, x)
+        # Else a TPU would multiply in bfloat16 all the same.
+        with jax.default_matmul_precision("high"):
+            return efficientnet.extract(net, variables, x)
 
     return Backbone(
         name=config.name,

@@ -74,7 +74,8 @@ class Conv(nn.Module):
         share = jnp.asarray(encoding)[None]
         bias = convolve(share, for_encoding, self.padding, self.dtype) + bias
         # Not added by broadcasting, whose gradient XLA sums eight times slower.
-        bias = jnp.ones((x.shape[0], 1)) @ bias.reshape(1, -1)
+        ones = jnp.ones((x.shape[0], 1))
+        bias = jnp.matmul(ones, bias.reshape(1, -1), precision="highest")
         y = self._convolve(x, for_x)
         return y + bias.reshape(y.shape)
 
