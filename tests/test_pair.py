@@ -35,9 +35,9 @@ def test_prepared_kernels_score_as_the_plain_ones(
     pair = Pair(*modules, variables)
     faster = prepared(pair, variables, x.shape)
     assert jax.tree.leaves(faster["student"][PREPARED])
+    assert jax.tree.leaves(faster["teacher"][PREPARED])
     for leaf in jax.tree.leaves([faster[network][PREPARED] for network in faster]):
         assert leaf.dtype == dtype
-    assert jax.tree.leaves(faster["teacher"][PREPARED])
     foreground = jnp.ones(x.shape[:3])
     expected = pair.compiled(variables, x, foreground)
     found = pair.compiled(faster, x, foreground)

@@ -100,7 +100,6 @@ def _efficientnet(config: ConfigDict, image_size: int) -> Backbone:
             padding=padding,
             mean=mean,
             std=std,
-            dtype="float32",  # of the computation, not of the cache
         ),
         variables=timm_weights.load(path, net),
         apply=apply,
@@ -123,5 +122,9 @@ def _normalisation(config: ConfigDict, own: tuple[Triple, Triple]) -> list[Tripl
 
 
 def fingerprint(**parts: Any) -> str:
-    """SHA-256 (hex) over named values that JSON can hold, whatever their order."""
+    """SHA-256 (hex) over named values that JSON can hold, whatever their order.
+
+    And over the type that every backbone computes in.
+    """
+    parts = parts | {"dtype": "float32"}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -103,9 +103,7 @@ def create(config: ConfigDict, *, image_size: int) -> Backbone:
         name="scattering",
         channels=len(paths()),
         stride=STRIDE,
-        fingerprint=fingerprint(
-            name="scattering", dtype="float32", image_size=image_size, **constants
-        ),
+        fingerprint=fingerprint(name="scattering", image_size=image_size, **constants),
         variables=jax.tree.map(jnp.asarray, variables),
         apply=scatter,
         standardise=True,

@@ -195,12 +195,13 @@ def _read_array(content: bytes, name: str) -> np.ndarray:
 
 
 def _load_npy(content: bytes) -> np.ndarray:
-    def load() -> np.ndarray:
-        return np.load(io.BytesIO(content), allow_pickle=False)
-
-    for _ in range(10):
-        # Python 3.11 now and then fails so while threads parse headers, which are
-        # Python's literals (https://github.com/python/cpython/issues/106905).
-        with contextlib.suppress(SystemError):
-            return load()
-    return load()
+    attempts_left = 10
+    while True:
+        try:
+            return np.load(io.BytesIO(content), allow_pickle=False)
+        except SystemError:
+            # Python 3.11 now and then fails so while threads parse headers, which are
+            # Python's literals (https://github.com/python/cpython/issues/106905).
+            attempts_left -= 1
+            if not attempts_left:
+                raise

@@ -54,13 +54,14 @@ def convolve(
         is then not looked at.
     """
     k, dtype = kernel.shape[0], jnp.dtype(dtype)
-    tile = _tile(x.shape, k, dtype)
-    x = pad_map(x, k // 2, padding)
+    padded = pad_map(x, k // 2, padding)
     if prepared is not None:
-        return _by_transformed(x, prepared, k, dtype)
-    on_cpu = functools.partial(_by_winograd, tile=tile) if tile else _by_patches
-    on_cpu, default = (functools.partial(f, dtype=dtype) for f in (on_cpu, _by_library))
-    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=default)
+        return _by_transformed(padded, prepared, k, dtype)
+    on_cpu = functools.partial(_by_patches, dtype=dtype)
+    if tile := _tile(x.shape, k, dtype):
+        on_cpu = functools.partial(_by_winograd, tile=tile, dtype=dtype)
+    default = functools.partial(_by_library, dtype=dtype)
+    return lax.platform_dependent(padded, kernel, cpu=on_cpu, default=default)
 
 
 def prepare(
