@@ -9,8 +9,8 @@ of false alarms asked for here it takes 19 of them, so 95 good images in all; fo
 (--config.calibration.alpha=0.01) 99 and 495. With fewer the smallest rate that can be
 guaranteed is used, and said.
 
-Expected time: on two CPU cores some 40 s a training image, reckoned from measured
-steps (0.39 s the teacher's, 4.1 s the student's, of 8 images); not timed on a GPU.
+Expected time: on two CPU cores some 44 s a training image, reckoned from a training of
+3 epochs (58 s for 32 images, benchmarks/README.md); not timed on a GPU.
 `:small` is for a laptop: 3 s an image, as measured on 96 images of MVTec 3D-AD.
 """
 

@@ -7,11 +7,10 @@ Mean image AUROC in the paper: RGB+3D 93.7 %, 3D 83.3 %, RGB 88.0 % (--config.mo
 `--config=configs/mvtec_3d_ad.py:paper` takes the paper's text where it differs from the
 authors' code.
 
-Expected time: on two CPU cores some 40 s a training image, so 3 hours a category of
-240 and 30 hours for all 2656, reckoned from measured steps (0.39 s the teacher's,
-4.1 s the student's, of 8 images); not timed on a GPU. `:small` is for a laptop:
-there it trained on 96 images of cable_gland, mode rgb3d, features of
-tf_efficientnet_lite0, in 4 minutes.
+Expected time: on two CPU cores some 44 s a training image, so 3 hours a category of
+240 and 32 hours for all 2656, reckoned from a training of 3 epochs (58 s for 32 images,
+benchmarks/README.md); not timed on a GPU. `:small` is for a laptop: there it trained on
+96 images of cable_gland, mode rgb3d, features of tf_efficientnet_lite0, in 4 minutes.
 """
 
 from ml_collections import ConfigDict
