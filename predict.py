@@ -28,8 +28,8 @@ _SOME_FAILED, _INTERRUPTED, _PIPE_CLOSED = 3, 130, 141
 
 def main() -> None:
     """Scores what --input names."""
-    from ast_jax import predicting
-    from ast_jax.detector import Detector
+    from ast_jax.inference import predict_files
+    from ast_jax.inference.detector import Detector
 
     detector = Detector.load(_WORKDIR.value, _CATEGORY.value)
     xyz, output = _XYZ.value and Path(_XYZ.value), Path(_OUTPUT.value)
@@ -42,10 +42,12 @@ def main() -> None:
                 open(1, "wb", **unbuffered) as rows,
             ):
                 lines = map(os.fsdecode, paths)
-                summary = predicting.predict_stream(detector, lines, xyz, output, rows)
+                summary = predict_files.predict_stream(
+                    detector, lines, xyz, output, rows
+                )
         else:
             path = Path(_INPUT.value)
-            summary = predicting.predict_files(detector, path, xyz, output)
+            summary = predict_files.predict_files(detector, path, xyz, output)
     except KeyboardInterrupt:
         cli.fail(f"interrupted; {output} holds what was scored.", _INTERRUPTED)
     except BrokenPipeError:

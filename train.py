@@ -28,19 +28,19 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main() -> None:
     """Trains and evaluates."""
-    from ast_jax import processes
+    from ast_jax import parallel
     from ast_jax.ablation import ablate
     from ast_jax.evaluation.evaluate import evaluate
     from ast_jax.training.train import train
 
     if _MULTIHOST.value:
-        processes.connect(_COORDINATOR.value, _COUNT.value, _INDEX.value)
+        parallel.connect(_COORDINATOR.value, _COUNT.value, _INDEX.value)
     config = cli.plain(_CONFIG.value)
     if "variants" in config:
         ablate(config, _WORKDIR.value)
     else:
         evaluate(train(config, _WORKDIR.value, profile=_PROFILE.value))
-    processes.barrier("the end")
+    parallel.barrier("the end")
 
 
 if __name__ == "__main__":

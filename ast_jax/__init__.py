@@ -13,6 +13,6 @@ def __getattr__(name: str) -> Any:
     """Imports `Detector` when asked for: a command's flags need no JAX."""
     if name != "Detector":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ast_jax.detector import Detector
+    from ast_jax.inference.detector import Detector
 
     return Detector

@@ -25,9 +25,9 @@ from ast_jax import scoring
 from ast_jax.config import flatten, validate
 from ast_jax.errors import UserError
 from ast_jax.evaluation.evaluate import evaluate
-from ast_jax.evaluation.provenance import facts, settings
-from ast_jax.evaluation.tables import DASH, LABELS, Cell, Table, percent
-from ast_jax.pair import Pair, load_pair
+from ast_jax.inference.pair import Pair, load_pair
+from ast_jax.report.provenance import facts, settings
+from ast_jax.report.tables import DASH, LABELS, Cell, Table, percent
 from ast_jax.run import Run, write_json, write_text
 from ast_jax.training.train import train
 

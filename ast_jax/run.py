@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from ast_jax.config import default, flatten
 from ast_jax.errors import UserError
-from ast_jax.processes import is_main
+from ast_jax.parallel import is_main
 
 FORMAT = 1
 # A run stays the same run when its data are moved or it is spread otherwise.

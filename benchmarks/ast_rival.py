@@ -14,9 +14,9 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from ast_jax import scoring
+from ast_jax.inference.pair import Pair, pair_scores, prepared
 from ast_jax.models import create_student, create_teacher
-from ast_jax.pair import Pair, pair_scores, prepared
-from ast_jax.training.devices import DATA_AXIS, data_mesh
+from ast_jax.parallel import DATA_AXIS, data_mesh
 from ast_jax.training.state import TrainState, create_states, take_state
 from ast_jax.training.steps import mapped_steps, student_loss, teacher_loss
 from benchmarks import category

@@ -8,10 +8,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ast_jax import config as configuration
-from ast_jax.data.features import Features
-from ast_jax.data.inputs import Inputs
+from ast_jax.features.extract import Features
+from ast_jax.features.inputs import Inputs
 from ast_jax.models import create_student, create_teacher
-from ast_jax.training.devices import data_mesh
+from ast_jax.parallel import data_mesh
 from ast_jax.training.feed import epoch_order
 from ast_jax.training.loop import Task
 from ast_jax.training.state import create_states, take_state

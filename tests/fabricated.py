@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from ast_jax.config import default
-from ast_jax.data.parts import GOOD, Entry, Part, Parts
-from ast_jax.ensemble import Scores
-from ast_jax.evaluation import evaluate, protocol
-from ast_jax.evaluation.calibration import calibrate
+from ast_jax.data.part import GOOD, Entry, Part, Parts
+from ast_jax.evaluation import evaluate
+from ast_jax.inference.calibration import calibrate
+from ast_jax.inference.ensemble import Scores
+from ast_jax.inference.score_map import map_at
 from ast_jax.run import Run
 
 SIDE = 8  # of the score maps
@@ -114,7 +115,7 @@ def _scores(rng: np.random.Generator, labels: np.ndarray) -> Scores:
     maps[:, 3:5, 4:5] += np.where(labels, rng.gamma(3, 1, labels.size), 0)[
         :, None, None
     ]
-    maxima = np.array([protocol.map_at(m).max() for m in maps], np.float32)
+    maxima = np.array([map_at(m).max() for m in maps], np.float32)
     return Scores(maps, maxima, maps.mean((1, 2)), maxima)
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ast_jax.data.features import Features
-from ast_jax.data.inputs import Inputs
+from ast_jax.features.extract import Features
+from ast_jax.features.inputs import Inputs
 
 SIDE = 4
 

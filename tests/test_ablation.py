@@ -13,8 +13,8 @@ from ast_jax import ablation
 from ast_jax.ablation import Row, ablate, median_seconds, table, variants
 from ast_jax.config import default, validate
 from ast_jax.errors import UserError
-from ast_jax.evaluation.tables import DASH
-from ast_jax.pair import load_pair
+from ast_jax.inference.pair import load_pair
+from ast_jax.report.tables import DASH
 from ast_jax.run import Run
 from ast_jax.training.train import train
 from configs import ablation as configuration

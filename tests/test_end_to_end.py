@@ -15,7 +15,7 @@ import tifffile
 from ast_jax.config import default
 from ast_jax.errors import UserError
 from ast_jax.evaluation.evaluate import evaluate
-from ast_jax.pair import load_pair
+from ast_jax.inference.pair import load_pair
 from ast_jax.run import Run
 from ast_jax.training.train import train
 

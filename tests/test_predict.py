@@ -17,7 +17,7 @@ from PIL import Image
 
 from ast_jax import Detector
 from ast_jax.errors import UserError
-from ast_jax.predicting import predict_files, predict_stream
+from ast_jax.inference.predict_files import predict_files, predict_stream
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -14,8 +14,8 @@ import pytest
 
 from ast_jax import backbones, data
 from ast_jax.config import default
-from ast_jax.data.features import extract
 from ast_jax.evaluation.metrics import image_auroc
+from ast_jax.features.extract import extract
 
 SHARED = Path(
     os.environ.get("AST_JAX_SHARED", Path(__file__).parents[2] / "shared")

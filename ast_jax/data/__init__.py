@@ -5,7 +5,7 @@ import importlib
 from ml_collections import ConfigDict
 
 from ast_jax.data.layout import near_match
-from ast_jax.data.parts import Part, Parts
+from ast_jax.data.part import Part, Parts
 from ast_jax.data.samples import SPLITS
 from ast_jax.errors import UserError
 
@@ -13,12 +13,12 @@ __all__ = ["DATASETS", "MODES", "Part", "Parts", "builder_class", "categories", 
 
 # Where each builder is; imported when asked for, because tfds takes time to import.
 DATASETS = {
-    "mvtec_3d_ad": "ast_jax.data.mvtec_3d_ad:MVTec3DAD",
-    "mvtec_ad": "ast_jax.data.mvtec_ad:MVTecAD",
-    "mvtec_loco": "ast_jax.data.mvtec_loco:MVTecLOCO",
-    "visa": "ast_jax.data.visa:VisA",
-    "folder": "ast_jax.data.folder:Folder",
-    "synthetic": "ast_jax.data.synthetic:Synthetic",
+    "mvtec_3d_ad": "ast_jax.data.datasets.mvtec_3d_ad:MVTec3DAD",
+    "mvtec_ad": "ast_jax.data.datasets.mvtec_ad:MVTecAD",
+    "mvtec_loco": "ast_jax.data.datasets.mvtec_loco:MVTecLOCO",
+    "visa": "ast_jax.data.datasets.visa:VisA",
+    "folder": "ast_jax.data.datasets.folder:Folder",
+    "synthetic": "ast_jax.data.datasets.synthetic:Synthetic",
 }
 MODES = ("rgb", "3d", "rgb3d")
 

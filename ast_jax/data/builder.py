@@ -24,7 +24,7 @@ from google.protobuf.json_format import ParseError
 from tqdm import tqdm
 
 from ast_jax.data.layout import near_match, subfolders
-from ast_jax.data.parts import Entry, Part, Parts
+from ast_jax.data.part import Entry, Part, Parts
 from ast_jax.data.samples import SPLITS, Content, Listing, Sample, check, told
 from ast_jax.errors import UserError
 

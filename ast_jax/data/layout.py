@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import logging
 
-from ast_jax.data.parts import GOOD
+from ast_jax.data.part import GOOD
 from ast_jax.data.samples import Listing, Sample
 from ast_jax.errors import UserError
 

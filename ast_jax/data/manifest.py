@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ast_jax.data.layout import Found, near_match, pair
-from ast_jax.data.parts import GOOD
+from ast_jax.data.part import GOOD
 from ast_jax.data.samples import SPLITS, Listing
 from ast_jax.errors import UserError
 

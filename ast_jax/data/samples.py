@@ -11,8 +11,8 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float32
 
-from ast_jax.data.decoding import decode_image, decode_mask, decode_z, read_file
-from ast_jax.data.parts import GOOD, Entry, Part
+from ast_jax.data.decode import decode_image, decode_mask, decode_z, read_file
+from ast_jax.data.part import GOOD, Entry, Part
 from ast_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")

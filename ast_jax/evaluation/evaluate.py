@@ -12,15 +12,17 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from ast_jax import data
-from ast_jax.data.inputs import Inputs
-from ast_jax.data.parts import Parts
-from ast_jax.ensemble import NETWORKS, Ensemble, Scores, ScoresBySeed
+from ast_jax.data.part import Parts
 from ast_jax.errors import UserError
-from ast_jax.evaluation import calibration_file, protocol
-from ast_jax.evaluation.calibration import Calibration, calibrate
+from ast_jax.evaluation import numbers
 from ast_jax.evaluation.published import published
-from ast_jax.evaluation.report import write_report
-from ast_jax.processes import is_main
+from ast_jax.features.inputs import Inputs
+from ast_jax.inference import calibration_file
+from ast_jax.inference.calibration import Calibration, calibrate
+from ast_jax.inference.ensemble import NETWORKS, Ensemble, Scores, ScoresBySeed
+from ast_jax.inference.score_map import map_at
+from ast_jax.parallel import is_main
+from ast_jax.report.report import write_report
 from ast_jax.run import Run, write_json
 from ast_jax.training.train import Category, open_categories
 
@@ -154,7 +156,7 @@ def write_maps(run: Run, evaluated: Evaluated) -> None:
         path = folder / f"{part.id}.tiff"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            tifffile.imwrite(path, protocol.map_at(score_map, part.size))
+            tifffile.imwrite(path, map_at(score_map, part.size))
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror}).") from error
 
@@ -169,21 +171,21 @@ def _figures_of_seeds(
     by_seed: ScoresBySeed,
     combined: Scores,
     network: str,
-    kinds: Mapping[str, str] = protocol.NO_KINDS,
+    kinds: Mapping[str, str] = numbers.NO_KINDS,
 ) -> dict[str, Any]:
     """One seed's figures; of several their mean, beside std, seeds and ensemble."""
     seeds = {
-        str(seed): protocol.figures(parts, scores[network], kinds)
+        str(seed): numbers.figures(parts, scores[network], kinds)
         for seed, scores in by_seed.items()
     }
     if len(seeds) == 1:
         return next(iter(seeds.values()))
-    return summary(seeds) | {"ensemble": protocol.figures(parts, combined, kinds)}
+    return summary(seeds) | {"ensemble": numbers.figures(parts, combined, kinds)}
 
 
 def summary(seeds: dict[str, dict]) -> dict[str, Any]:
     """Mean figures of several seeds, their deviation (n − 1) and every seed's own."""
-    mean = protocol.mean_figures(list(seeds.values()))
+    mean = numbers.mean_figures(list(seeds.values()))
     std = {
         name: float(np.std([figures[name] for figures in seeds.values()], ddof=1))
         for name, value in mean.items()
@@ -210,14 +212,14 @@ def results_tree(config: ConfigDict, evaluated: list[Evaluated]) -> dict[str, An
 def mean_over_categories(categories: dict[str, dict]) -> dict[str, Any]:
     """The mean over categories; with several seeds also of each seed, and their std."""
     rows = list(categories.values())
-    mean = protocol.mean_figures(rows)
+    mean = numbers.mean_figures(rows)
     if not all("seeds" in row for row in rows):
         return mean
     seeds = {
-        seed: protocol.mean_figures([row["seeds"][seed] for row in rows])
+        seed: numbers.mean_figures([row["seeds"][seed] for row in rows])
         for seed in rows[0]["seeds"]
     }
-    ensembles = protocol.mean_figures([row["ensemble"] for row in rows])
+    ensembles = numbers.mean_figures([row["ensemble"] for row in rows])
     return mean | {
         "std": summary(seeds)["std"],
         "seeds": seeds,

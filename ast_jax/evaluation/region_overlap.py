@@ -96,21 +96,6 @@ def scores_by_defect(
     return PixelScores(_ascending(good), tuple(regions), tuple(areas))
 
 
-def saturation_area(
-    mask: Bool[np.ndarray, "h w"], threshold: float | int, *, relative: bool
-) -> float:
-    """The saturation area in pixels of a defect, as MVTec LOCO's script derives it.
-
-    Args:
-      mask: the defect's pixels.
-      threshold: `saturation_threshold` of the data set's `defects_config.json`.
-      relative: its `relative_saturation`: whether the threshold is a share of the
-        defect's area (rounded down, here to at least one pixel) or a number of pixels.
-    """
-    area = np.count_nonzero(mask)
-    return float(max(1, int(threshold * area)) if relative else min(threshold, area))
-
-
 def area_under_pro(
     scores: PixelScores, limits: Sequence[float]
 ) -> Float[np.ndarray, " limits"]:

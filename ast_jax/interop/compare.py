@@ -19,8 +19,8 @@ from jaxtyping import Shaped
 from tqdm import tqdm
 
 from ast_jax import cli, data
-from ast_jax.detector import Detector
 from ast_jax.errors import UserError
+from ast_jax.inference.detector import Detector
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.02}  # relative, of a score
 Arrays = dict[str, Shaped[np.ndarray, "b ..."]]

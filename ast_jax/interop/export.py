@@ -26,8 +26,8 @@ from jaxtyping import Array, Shaped
 import ast_jax
 from ast_jax import cli
 from ast_jax.data import builder_class, depth
-from ast_jax.detector import Detector
 from ast_jax.errors import UserError
+from ast_jax.inference.detector import Detector
 
 FORMAT = 1  # of the card and of the names in it
 PLATFORMS = ("cpu", "cuda", "tpu")

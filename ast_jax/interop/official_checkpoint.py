@@ -28,8 +28,8 @@ from ast_jax.backbones import architecture
 from ast_jax.config import validate
 from ast_jax.data import depth
 from ast_jax.errors import UserError
-from ast_jax.evaluation import calibration_file
 from ast_jax.evaluation.evaluate import calibrate_category
+from ast_jax.inference import calibration_file
 from ast_jax.interop.official_state_dict import (
     StateDict,
     read_state_dict,

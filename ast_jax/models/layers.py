@@ -10,7 +10,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from ast_jax.models.convolution import Padding, convolve, prepare
+from ast_jax.models.ops.convolution import Padding, convolve, prepare
 
 PREPARED = "prepared"
 """The Flax collection of what a CPU computes of kernels alone: see `pair.prepared`."""

@@ -9,9 +9,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
-from ast_jax.data.inputs import Inputs
-from ast_jax.data.mapped import release
-from ast_jax.training.devices import DATA_AXIS, TASK_AXIS, place, split_tasks
+from ast_jax.features.inputs import Inputs
+from ast_jax.features.memory_map import release
+from ast_jax.parallel import DATA_AXIS, TASK_AXIS, place, split_tasks
 
 # Above this, a device's samples are sent to it in chunks instead of all at once.
 RESIDENT_BYTES = 1 << 30

@@ -16,9 +16,8 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
 from ast_jax.errors import UserError
-from ast_jax.processes import agreed, is_main
+from ast_jax.parallel import DATA_AXIS, agreed, fetch, is_main, replicated
 from ast_jax.training.checkpoints import CheckpointStore
-from ast_jax.training.devices import DATA_AXIS, fetch, replicated
 from ast_jax.training.faults import memory_errors, stop, stop_asked
 from ast_jax.training.feed import Chunk, Feed, Samples, epoch_order
 from ast_jax.training.overview import log_compiled, traced
@@ -102,7 +101,7 @@ def train_stage(
       states: stacked along the mesh's task axis; those beyond the tasks stay as they
         are.
       samples: each task's.
-      mesh: of `devices.task_mesh`.
+      mesh: of `parallel.task_mesh`.
 
     Raises:
       UserError: a loss is not finite, or a device's memory does not suffice; the last

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Bool, Int
 from ml_collections import ConfigDict
 
-from ast_jax.training.devices import replicated, split_tasks
+from ast_jax.parallel import replicated, split_tasks
 
 
 class TrainState(train_state.TrainState):

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from ast_jax import scoring
-from ast_jax.training.devices import DATA_AXIS, TASK_AXIS
+from ast_jax.parallel import DATA_AXIS, TASK_AXIS
 from ast_jax.training.state import TrainState
 
 Batch = dict[str, Float[Array, "b ..."]]

@@ -7,9 +7,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
-from ast_jax.data.inputs import Inputs
-from ast_jax.data.mapped import release, scratch
-from ast_jax.training.devices import DATA_AXIS, fetch, place, split_tasks_and_batch
+from ast_jax.features.inputs import Inputs
+from ast_jax.features.memory_map import release, scratch
+from ast_jax.parallel import DATA_AXIS, fetch, place, split_tasks_and_batch
 from ast_jax.training.faults import memory_errors
 from ast_jax.training.state import TrainState
 from ast_jax.training.steps import mapped_teachers
@@ -29,7 +29,7 @@ def teacher_targets(
       inputs: each teacher's.
       directories: where each array's file goes; it has no name and leaves nothing.
       batch_size: images a task at a time.
-      mesh: of `devices.task_mesh`.
+      mesh: of `parallel.task_mesh`.
 
     Raises:
       UserError: a disk has no room.

@@ -15,14 +15,13 @@ from ast_jax import data
 from ast_jax.backbones import Backbone
 from ast_jax.backbones import create as create_backbone
 from ast_jax.config import validate
-from ast_jax.data.features import extract
-from ast_jax.data.inputs import Inputs
-from ast_jax.data.parts import Parts
+from ast_jax.data.part import Parts
 from ast_jax.errors import UserError
+from ast_jax.features.extract import extract
+from ast_jax.features.inputs import Inputs
 from ast_jax.models import create_student, create_teacher
-from ast_jax.processes import barrier
+from ast_jax.parallel import DATA_AXIS, TASK_AXIS, barrier, task_mesh
 from ast_jax.run import Run, locked
-from ast_jax.training.devices import DATA_AXIS, TASK_AXIS, task_mesh
 from ast_jax.training.faults import memory_errors
 from ast_jax.training.feed import Samples
 from ast_jax.training.loop import Stage, Task, is_finished, train_stage
@@ -226,7 +225,7 @@ def train_pairs(
       pairs: of one batch size.
       batch_size: theirs.
       config: of the run.
-      mesh: of `devices.task_mesh`.
+      mesh: of `parallel.task_mesh`.
       traces: a folder for a trace of some steps of each stage, if wanted.
 
     """

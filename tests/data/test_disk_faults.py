@@ -8,9 +8,9 @@ from small_disk import fill, make_read_only, mounted
 
 from ast_jax import data
 from ast_jax.config import default
-from ast_jax.data import cache
-from ast_jax.data.features import extract
 from ast_jax.errors import UserError
+from ast_jax.features import cache
+from ast_jax.features.extract import extract
 
 ENTRY = cache.Entry("rgb", (40, 50, 50), "float32", {"parts": "a"})  # 10 kB a row
 

@@ -13,8 +13,8 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from ast_jax.data.datasets.mvtec_loco import saturation_area
 from ast_jax.evaluation import metrics
-from ast_jax.evaluation.region_overlap import saturation_area
 
 _REFERENCE = pathlib.Path(__file__).parents[1] / "reference"
 

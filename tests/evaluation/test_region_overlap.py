@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from ast_jax.data.datasets.mvtec_loco import saturation_area
 from ast_jax.evaluation.region_overlap import (
     area_under_pro,
     area_under_pro_sampled,
-    saturation_area,
     scores_by_component,
     scores_by_defect,
 )

@@ -12,12 +12,12 @@ from stand_in_weights import state_dict
 
 from ast_jax import backbones
 from ast_jax.config import default
-from ast_jax.data.inputs import Normaliser
-from ast_jax.detector import Detector
-from ast_jax.ensemble import Ensemble, Scale
-from ast_jax.evaluation.calibration import calibrate
+from ast_jax.features.inputs import Normaliser
+from ast_jax.inference.calibration import calibrate
+from ast_jax.inference.detector import Detector
+from ast_jax.inference.ensemble import Ensemble, Scale
+from ast_jax.inference.pair import Pair
 from ast_jax.models import create_student, create_teacher
-from ast_jax.pair import Pair
 
 BACKBONE = "tf_efficientnet_b0"  # squeeze-excite; its stage 2 has 40 channels
 SIZE = 64

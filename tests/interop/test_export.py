@@ -14,8 +14,8 @@ import pytest
 from exported_detectors import parts, recorded, untrained
 
 from ast_jax.config import default
-from ast_jax.data import given
 from ast_jax.errors import UserError
+from ast_jax.inference import read_part
 from ast_jax.interop.compare import compare, opened
 from ast_jax.interop.export import PLATFORMS, export
 
@@ -49,7 +49,7 @@ def stablehlo(tmp_path_factory, detector):
 def prepared(detector, pairs) -> dict[str, np.ndarray]:
     """The inputs of a file, of some parts."""
     mode = detector.config.mode
-    each = [detector.prepare(given.decode(mode, *pair)) for pair in pairs]
+    each = [detector.prepare(read_part.decode(mode, *pair)) for pair in pairs]
     return {name: np.stack([one[name] for one in each]) for name in each[0]}
 
 
@@ -142,7 +142,7 @@ def test_a_bfloat16_pair_goes_as_stablehlo_alone(tmp_path):
     config.train.dtype = "bfloat16"
     detector = untrained(config)
     export(detector, path)
-    decoded = [given.decode("3d", *pair) for pair in parts(range(2))]
+    decoded = [read_part.decode("3d", *pair) for pair in parts(range(2))]
     comparison = compare(detector, opened(path), decoded)
     assert comparison.agrees and comparison.score < 5e-3
     pytest.importorskip("onnx", reason="onnx is not installed")
@@ -190,7 +190,7 @@ def assert_answers_as_first(detector, pairs, outputs):
 
 def test_a_file_that_answers_differently_is_noticed(stablehlo, detector):
     right, pairs = opened(stablehlo[0]), parts(range(2))
-    decoded = [given.decode(detector.config.mode, *pair) for pair in pairs]
+    decoded = [read_part.decode(detector.config.mode, *pair) for pair in pairs]
     assert compare(detector, right, decoded).agrees
 
     def off(inputs):

@@ -8,10 +8,10 @@ from reference_arrays import CASES, load, relative_error
 from reference_arrays import channels_last as nhwc
 
 from ast_jax import scoring
-from ast_jax.models import convolution
+from ast_jax.models.ops import convolution
 from ast_jax.models.student import Student
 from ast_jax.models.teacher import Teacher
-from ast_jax.training.devices import DATA_AXIS, data_mesh
+from ast_jax.parallel import DATA_AXIS, data_mesh
 from ast_jax.training.state import TrainState, adam
 from ast_jax.training.steps import mapped_steps, student_loss, teacher_loss
 

@@ -12,9 +12,9 @@ import pytest
 from small_disk import mounted
 
 from ast_jax.errors import UserError
+from ast_jax.parallel import data_mesh, replicated
 from ast_jax.training import checkpoints
 from ast_jax.training.checkpoints import CheckpointStore, opened
-from ast_jax.training.devices import data_mesh, replicated
 from ast_jax.training.state import TrainState
 
 

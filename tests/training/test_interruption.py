@@ -12,9 +12,9 @@ from small_inputs import SIDE, make_inputs
 
 from ast_jax.config import default
 from ast_jax.models import create_teacher
+from ast_jax.parallel import task_mesh
 from ast_jax.training import loop
 from ast_jax.training.checkpoints import CheckpointStore
-from ast_jax.training.devices import task_mesh
 from ast_jax.training.feed import Samples
 from ast_jax.training.loop import Stage, Task, is_finished, train_stage
 from ast_jax.training.progress import read_rows

@@ -22,7 +22,7 @@ import layouts
 import numpy as np
 import pytest
 
-from ast_jax.pair import load_pair
+from ast_jax.inference.pair import load_pair
 from ast_jax.run import Run
 from ast_jax.training.progress import read_rows
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from small_inputs import SIDE, make_inputs
 
-from ast_jax.data.inputs import Inputs
 from ast_jax.errors import UserError
+from ast_jax.features.inputs import Inputs
 from ast_jax.models import create_teacher
+from ast_jax.parallel import data_mesh
 from ast_jax.training import feed, loop
-from ast_jax.training.devices import data_mesh
 from ast_jax.training.feed import Samples, epoch_order
 from ast_jax.training.loop import Stage, Task, train_stage
 from ast_jax.training.state import create_states

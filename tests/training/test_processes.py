@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ast_jax import processes
+from ast_jax import parallel
 from ast_jax.errors import UserError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -85,15 +85,15 @@ def test_two_processes_with_two_devices_each_are_one_with_four(tmp_path):
 
 def test_coordinator_count_and_index_go_together():
     with pytest.raises(UserError, match="--process_count and --process_index go"):
-        processes.connect("localhost:1234", None, 0)
+        parallel.connect("localhost:1234", None, 0)
 
 
 def test_without_a_cluster_the_flags_are_named():
     with pytest.raises(UserError, match=r"no connection .*--coordinator=HOST:PORT"):
-        processes.connect()
+        parallel.connect()
 
 
 def test_a_single_process_is_the_main_one_and_waits_for_nobody():
-    assert processes.is_main()
-    processes.barrier("nobody")
-    assert processes.agreed(3) == 3
+    assert parallel.is_main()
+    parallel.barrier("nobody")
+    assert parallel.agreed(3) == 3

@@ -8,7 +8,7 @@ import pytest
 from small_inputs import SIDE, make_inputs
 
 from ast_jax.models import create_student, create_teacher
-from ast_jax.training.devices import DATA_AXIS, check_batch, data_mesh
+from ast_jax.parallel import DATA_AXIS, check_batch, data_mesh
 from ast_jax.training.state import adam, create_states
 from ast_jax.training.steps import mapped_steps, student_loss, teacher_loss
 

@@ -10,8 +10,8 @@ from small_inputs import SIDE, make_inputs
 
 from ast_jax.errors import UserError
 from ast_jax.models import create_student, create_teacher
+from ast_jax.parallel import DATA_AXIS, TASK_AXIS, data_mesh, task_mesh
 from ast_jax.training import steps
-from ast_jax.training.devices import DATA_AXIS, TASK_AXIS, data_mesh, task_mesh
 from ast_jax.training.feed import Samples
 from ast_jax.training.loop import Stage, Task, train_stage
 from ast_jax.training.state import create_states, stack_states, take_state

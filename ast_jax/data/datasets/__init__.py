@@ -1,0 +1,1 @@
+"""The data sets, one file each: where their samples lie and whose they are."""

@@ -1,0 +1,136 @@
+"""MVTec LOCO AD: logical and structural anomalies (Bergmann et al., IJCV 2022)."""
+
+import functools
+import json
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Bool
+
+from ast_jax.data.builder import PartsBuilder
+from ast_jax.data.decode import IMAGE_SUFFIXES, decode_labels
+from ast_jax.data.layout import Found, files, good_only, pair, subfolders
+from ast_jax.data.samples import SPLITS, Content, Listing, Sample
+from ast_jax.errors import UserError
+
+CONFIG = "defects_config.json"
+
+
+class MVTecLOCO(PartsBuilder):
+    """Builder of MVTec LOCO AD in the publisher's layout.
+
+    The defect types are "logical_anomalies" and "structural_anomalies". Each defect of
+    an image has its own mask, whose grey value names an entry of `defects_config.json`:
+    the area from which the defect counts as found in full.
+    """
+
+    name = "mvtec_loco"
+    TITLE = "MVTec LOCO AD"
+    HOMEPAGE = "https://www.mvtec.com/company/research/datasets/mvtec-loco"
+    TREE = (
+        "CATEGORY/{defects_config.json,{train,validation}/good/000.png,"
+        "test/{good,logical_anomalies,structural_anomalies}/000.png,"
+        "ground_truth/{logical_anomalies,structural_anomalies}/000/000.png}"
+    )
+    LICENSE = "CC BY-NC-SA 4.0"
+    CITATION = """\
+@article{bergmann2022loco,
+  title={Beyond Dents and Scratches: Logical Constraints in Unsupervised Anomaly
+    Detection and Localization},
+  author={Bergmann, Paul and Batzner, Kilian and Fauser, Michael and Sattlegger, David
+    and Steger, Carsten},
+  journal={International Journal of Computer Vision},
+  volume={130},
+  number={4},
+  pages={947--969},
+  year={2022}
+}"""
+    KINDS: ClassVar[Mapping[str, str]] = types.MappingProxyType(
+        {"logical": "logical_anomalies", "structural": "structural_anomalies"}
+    )
+
+    def list_samples(self) -> Listing:
+        """Pair each image with the masks in the folder of its stem."""
+        base = self.root / self.category
+        listing = Listing()
+        for split in SPLITS:
+            folders = subfolders(base / split)
+            for folder in folders if split == "test" else good_only(folders):
+                truth = base / "ground_truth" / folder.name
+                masks = {
+                    defects.name: tuple(files(defects, IMAGE_SUFFIXES).values())
+                    for defects in subfolders(truth)
+                }
+                listing += pair(
+                    split,
+                    folder.name,
+                    Found.in_folder(folder, IMAGE_SUFFIXES),
+                    masks=Found(
+                        truth, {k: found for k, found in masks.items() if found}
+                    ),
+                )
+        return listing
+
+    def source_state(self) -> object:
+        """As the base's, and what `defects_config.json` says."""
+        return [super().source_state(), sorted(self._areas.items())]
+
+    def saturations(self, sample: Sample, content: Content) -> tuple[float, ...]:
+        """The saturation area of each defect, from the entry that its grey value names.
+
+        Raises:
+            UserError: the mask has no grey value, several, or an unknown one.
+        """
+        paths = sample.masks or ()
+        return tuple(
+            self._saturation(path, mask)
+            for path, mask in zip(paths, content.masks or (), strict=True)
+        )
+
+    def _saturation(self, path: Path | bytes, mask: bytes) -> float:
+        labels = decode_labels(mask, str(path))
+        values = np.unique(labels[labels > 0]).tolist()
+        if len(values) != 1 or values[0] not in self._areas:
+            raise UserError(
+                f"{path}: grey values {values}, expected one of those in "
+                f"{CONFIG}: {sorted(self._areas)}"
+            )
+        threshold, relative = self._areas[values[0]]
+        return saturation_area(labels > 0, threshold, relative=relative)
+
+    @functools.cached_property
+    def _areas(self) -> dict[int, tuple[float, bool]]:
+        """Saturation threshold, and whether it is relative, by grey value."""
+        path = self.root / self.category / CONFIG
+        try:
+            return {
+                int(entry["pixel_value"]): (
+                    float(entry["saturation_threshold"]),
+                    bool(entry["relative_saturation"]),
+                )
+                for entry in json.loads(path.read_text("utf-8"))
+            }
+        except OSError as error:
+            raise UserError(
+                f"{path}: cannot be read ({error.strerror}); expected {self.TREE}"
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: not a {CONFIG} ({error!r})") from error
+
+
+def saturation_area(
+    mask: Bool[np.ndarray, "h w"], threshold: float | int, *, relative: bool
+) -> float:
+    """The saturation area in pixels of a defect, as MVTec LOCO's script derives it.
+
+    Args:
+      mask: the defect's pixels.
+      threshold: `saturation_threshold` of the data set's `defects_config.json`.
+      relative: its `relative_saturation`: whether the threshold is a share of the
+        defect's area (rounded down, here to at least one pixel) or a number of pixels.
+    """
+    area = np.count_nonzero(mask)
+    return float(max(1, int(threshold * area)) if relative else min(threshold, area))

@@ -1,0 +1,1 @@
+"""How synthetic parts and their defects are drawn."""

@@ -1,0 +1,193 @@
+"""Scores a run's test images and computes the figures of `results.json`.
+
+Image scores follow the paper's protocol (section 4.2.4): the maximum of the map where a
+foreground mask exists, else its mean. Pixel figures are at each image's own resolution,
+and once more at the authors' (METHOD.md "Score and metrics").
+"""
+
+import collections
+import dataclasses
+import itertools
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from ast_jax.data.depth import resize_bilinear
+from ast_jax.data.part import GOOD, Part, Parts
+from ast_jax.evaluation.metrics import image_metrics, pixel_metrics, spro_metrics
+from ast_jax.inference.ensemble import Scores
+from ast_jax.inference.score_map import map_at
+
+Metrics = dict[str, float | None]
+NO_KINDS: Mapping[str, str] = types.MappingProxyType({})
+
+
+def image_figures(labels: Bool[np.ndarray, " n"], scores: Scores) -> Metrics:
+    """Image AUROC by the protocol's score, by maximum and by mean; AP and best F1."""
+    figures = image_metrics(labels, scores.image)
+    for name, values in (("max", scores.maximum), ("mean", scores.mean)):
+        figures[f"image_auroc_{name}"] = image_metrics(labels, values)["image_auroc"]
+    return figures
+
+
+def pixel_figures(parts: Parts, scores: Scores) -> Metrics:
+    """Pixel metrics at each image's own resolution, and `pixel_auroc_192`.
+
+    Parts without ground truth are left out.
+    """
+    fine = 8 * scores.maps.shape[1]
+    figures = pixel_metrics(
+        *_in_step(
+            parts,
+            lambda index, part: map_at(scores.maps[index], part.size),
+            lambda index, part: part.mask,
+        )
+    )
+    small = pixel_metrics(
+        *_in_step(
+            parts,
+            lambda index, part: map_at(scores.maps[index]),
+            lambda index, part: resize_bilinear(part.mask.astype(np.float32), fine) > 0,
+        )
+    )
+    return {**figures, "pixel_auroc_192": small["pixel_auroc"]}
+
+
+def kind_figures(parts: Parts, scores: Scores) -> Metrics:
+    """Image AUROC and AU-sPRO of one kind of defects and the good images.
+
+    As MVTec LOCO's script has them, whose image score is `image_auroc_max`'s.
+    """
+    labels = _labels(parts)
+    of_images = image_figures(labels, scores)
+    of_pixels = spro_metrics(
+        *_in_step(
+            parts,
+            lambda index, part: map_at(scores.maps[index], part.size),
+            lambda index, part: part.masks,
+            lambda index, part: part.saturations,
+        )
+    )
+    aurocs = {k: value for k, value in of_images.items() if "auroc" in k}
+    return {**aurocs, **of_pixels}
+
+
+def missing_reasons(parts: Parts, figures: Metrics) -> dict[str, str]:
+    """Why a metric is null, by its name."""
+    labels = _labels(parts)
+    of_images = "the test set has no good image"
+    of_pixels = "the defective test images have no ground truth"
+    if not labels.size:
+        of_images = of_pixels = "there are no test images"
+    elif not labels.any():
+        of_images = of_pixels = "the test set has no defective image"
+    return {
+        name: of_images if name.startswith("image_") else of_pixels
+        for name, value in figures.items()
+        if value is None
+    }
+
+
+def notes(parts: Parts) -> list[str]:
+    """A sentence for each defect type that pixel metrics leave out."""
+    missing = collections.Counter(
+        defect
+        for index, defect in enumerate(parts.defects)
+        if not parts.subset([index]).have("masks")
+    )
+    return [
+        f"pixel metrics leave out the defect type {defect!r} (test images: {count}), "
+        "which has no ground truth"
+        for defect, count in sorted(missing.items())
+    ]
+
+
+def figures(
+    parts: Parts, scores: Scores, kinds: Mapping[str, str] = NO_KINDS
+) -> dict[str, Any]:
+    """All figures of one category.
+
+    Args:
+      parts: its test images.
+      scores: of one network.
+      kinds: short name → defect type, of what is measured apart (MVTec LOCO). Then
+        `image_auroc…` and `au_spro_…` are the means over the kinds, whose own figures
+        have the short name behind; all others are of all images together.
+
+    Returns:
+      Metrics by name; under "reasons" why any of them is null, and under "notes" what
+      else is to be said. Both are absent where they would be empty.
+    """
+    values = {
+        **image_figures(_labels(parts), scores),
+        **pixel_figures(parts, scores),
+    }
+    reasons = missing_reasons(parts, values)
+    if kinds:
+        of_kinds, why = _kinds_apart(parts, scores, kinds)
+        values |= of_kinds
+        reasons = {k: why.get(k, reasons.get(k)) for k in values if values[k] is None}
+    left_out = [] if values["pixel_auroc"] is None else notes(parts)
+    return (
+        values
+        | ({"reasons": reasons} if reasons else {})
+        | ({"notes": left_out} if left_out else {})
+    )
+
+
+def mean_figures(many: list[dict]) -> dict:
+    """The mean of each figure over those that have it; null where none has."""
+    names = dict.fromkeys(
+        name
+        for figures in many
+        for name, value in figures.items()
+        if value is None or isinstance(value, float)
+    )
+    return {name: _mean([figures.get(name) for figures in many]) for name in names}
+
+
+def _mean(values: list[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return float(np.mean(present)) if present else None
+
+
+def _labels(parts: Parts) -> Bool[np.ndarray, " n"]:
+    """True for defective images."""
+    return np.asarray([defect != GOOD for defect in parts.defects], bool)
+
+
+def _in_step(
+    parts: Parts, *functions: Callable[[int, Part], Any]
+) -> list[Iterator[Any]]:
+    """What each function makes of the parts with ground truth and their indices.
+
+    The iterators are read in step, so that each part is decoded once and none is kept.
+    """
+    pairs = ((index, parts[index]) for index in range(len(parts)))
+    known = (pair for pair in pairs if pair[1].masks is not None)
+    copies = itertools.tee(known, len(functions))
+    return [itertools.starmap(*both) for both in zip(functions, copies, strict=True)]
+
+
+def _kinds_apart(
+    parts: Parts, scores: Scores, kinds: Mapping[str, str]
+) -> tuple[Metrics, dict[str, str]]:
+    """The figures of each kind and their means, and why any of them is null."""
+    values: Metrics = {}
+    reasons: dict[str, str] = {}
+    for kind, defect in kinds.items():
+        rows = [i for i, name in enumerate(parts.defects) if name in (GOOD, defect)]
+        chosen = Scores(*(array[rows] for array in dataclasses.astuple(scores)))
+        mine = kind_figures(parts.subset(rows), chosen)
+        why = missing_reasons(parts.subset(rows), mine)
+        if defect not in parts.defects:
+            why = dict.fromkeys(why, f"the test set has no image of {defect!r}")
+        values |= {f"{name}_{kind}": value for name, value in mine.items()}
+        reasons |= why | {f"{name}_{kind}": reason for name, reason in why.items()}
+    for name in mine:
+        each = [values[f"{name}_{kind}"] for kind in kinds]
+        values[name] = None if None in each else float(np.mean(each))
+    return values, reasons

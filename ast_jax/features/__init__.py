@@ -1,0 +1,1 @@
+"""From parts to the networks' inputs: extracted once, kept on disk."""

@@ -1,0 +1,145 @@
+"""What the networks see of a set of parts: features and depth side by side, and the
+foreground weight, read from the feature cache a batch at a time.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int, Shaped
+
+from ast_jax.features.extract import Features
+from ast_jax.features.memory_map import release
+
+_BLOCK = 64  # images read at once where a pass over all is needed
+
+
+class Normaliser(NamedTuple):
+    """Mean and standard deviation of each feature channel over the training set."""
+
+    mean: Float[np.ndarray, " c"]
+    std: Float[np.ndarray, " c"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Network inputs of n parts, in the parts' order.
+
+    Attributes:
+      features: the cached arrays.
+      rows: the parts' positions in them.
+      binary_mask: whether the foreground is 0 or 1 (the paper), else a soft weight.
+      normaliser: applied to the image features; None for none.
+    """
+
+    features: Features
+    rows: Int[np.ndarray, " n"]
+    binary_mask: bool = False
+    normaliser: Normaliser | None = None
+
+    @classmethod
+    def of(cls, features: Features, *, binary_mask: bool) -> "Inputs":
+        """Inputs of all the parts of a cache entry."""
+        array = features.depth if features.rgb is None else features.rgb
+        return cls(features, np.arange(len(array)), binary_mask)
+
+    def __len__(self) -> int:
+        """Returns n."""
+        return len(self.rows)
+
+    @property
+    def side(self) -> int:
+        """Height and width of the maps."""
+        array = self._arrays()[0]
+        return array.shape[1]
+
+    @property
+    def channels(self) -> int:
+        """Channels of x."""
+        return sum(array.shape[-1] for array in self._arrays())
+
+    @property
+    def masked(self) -> bool:
+        """Whether a foreground mask exists: in modes `3d` and `rgb3d`."""
+        return self.features.foreground is not None
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all of x and the foreground, as float32."""
+        return 4 * len(self) * self.side**2 * (self.channels + 1)
+
+    def _arrays(self) -> list[np.ndarray]:
+        both = (self.features.rgb, self.features.depth)
+        return [array for array in both if array is not None]
+
+    def select(self, rows: Sequence[int] | np.ndarray) -> "Inputs":
+        """The inputs of some of the parts."""
+        return dataclasses.replace(self, rows=self.rows[np.asarray(rows, int)])
+
+    def normalised(self, normaliser: Normaliser | None) -> "Inputs":
+        """The same inputs with image features standardised."""
+        return dataclasses.replace(self, normaliser=normaliser)
+
+    def take(self, rows: np.ndarray) -> dict[str, Float[np.ndarray, "b ..."]]:
+        """Returns {"x": [b,h,w,c], "foreground": [b,h,w]} of some parts, float32."""
+        features, at = self.features, self.rows[rows]
+        arrays = (features.rgb, features.depth, features.foreground)
+        taken = (a if a is None else _rows(a, at) for a in arrays)
+        return network_input(
+            *taken, normaliser=self.normaliser, binary_mask=self.binary_mask
+        )
+
+    def fit_normaliser(self) -> Normaliser | None:
+        """Mean and deviation of the image features; None without image features.
+
+        Channels that never change keep deviation 1.
+        """
+        rgb = self.features.rgb
+        if rgb is None:
+            return None
+        blocks = [self.rows[i : i + _BLOCK] for i in range(0, len(self), _BLOCK)]
+        count = len(self) * self.side**2
+        sums = (_rows(rgb, b).sum((0, 1, 2), dtype=np.float64) for b in blocks)
+        mean = sum(sums) / count
+        squares = (np.square(_rows(rgb, b) - mean).sum((0, 1, 2)) for b in blocks)
+        std = np.sqrt(sum(squares) / count)
+        std[std < 1e-6] = 1.0
+        return Normaliser(mean.astype(np.float32), std.astype(np.float32))
+
+
+def _rows(
+    array: Shaped[np.ndarray, "n ..."], at: Int[np.ndarray, " b"]
+) -> Float32[np.ndarray, "b ..."]:
+    """A copy of some rows; what was mapped to read them takes no memory afterwards."""
+    rows = np.asarray(array[at], np.float32)
+    release(array)
+    return rows
+
+
+def network_input(
+    rgb: Shaped[Array | np.ndarray, "b h w c"] | None,
+    depth: Shaped[Array | np.ndarray, "b h w d"] | None,
+    foreground: Shaped[Array | np.ndarray, "b h w"] | None,
+    *,
+    normaliser: Normaliser | None,
+    binary_mask: bool,
+) -> dict[str, Shaped[Array | np.ndarray, "b ..."]]:
+    """Returns "x" and "foreground" of a batch, of NumPy's arrays or of JAX's alike.
+
+    Args:
+      rgb: image features, None in mode `3d`.
+      depth: depth channels, None in mode `rgb`.
+      foreground: its weight, None in mode `rgb`, which runs unmasked.
+      normaliser: of the image features; None for none.
+      binary_mask: whether any foreground counts as all foreground.
+    """
+    if rgb is not None and normaliser is not None:
+        rgb = (rgb - normaliser.mean) / normaliser.std
+    arrays = [array for array in (rgb, depth) if array is not None]
+    xp = arrays[0].__array_namespace__()
+    if foreground is None:
+        foreground = xp.ones(arrays[0].shape[:3], xp.float32)
+    elif binary_mask:
+        foreground = (foreground > 0).astype(xp.float32)
+    return {"x": xp.concatenate(arrays, axis=-1), "foreground": foreground}

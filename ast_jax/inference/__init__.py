@@ -1,0 +1,1 @@
+"""A trained run that scores parts: detector, calibration, decisions, heat maps."""

@@ -1,0 +1,85 @@
+"""The colours of scores and of depth: one scale for all maps of a category."""
+
+import dataclasses
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+
+from ast_jax.data import depth
+
+_COLOURS_OF_SCORES = matplotlib.colormaps["inferno"]
+_COLOURS_OF_DEPTH = matplotlib.colormaps["viridis"]
+_LEAST_RELIEF = 4e-3  # metres; a flat part is not stretched to show noise
+_MISSING = (42, 46, 54)  # pixels without depth
+OUTLINE = (53, 224, 255)  # seen on photographs and on every score colour
+
+
+@dataclasses.dataclass(frozen=True)
+class ColourScale:
+    """Which scores the darkest and the brightest colour stand for.
+
+    Attributes:
+      low: the darkest; 5 % of all pixels of good test images lie below.
+      middle: half way; the pixel threshold, or without one the value below which 95 %
+        of the good test images stay entirely.
+      calibrated: whether `middle` is the pixel threshold.
+    """
+
+    low: float
+    middle: float
+    calibrated: bool
+
+    @classmethod
+    def of(
+        cls,
+        maps: Float[np.ndarray, "n h w"],
+        maxima: Float[np.ndarray, " n"],
+        pixel_threshold: float | None,
+    ) -> "ColourScale":
+        """From the maps of the good test images, or of all where none is good."""
+        low = float(np.quantile(maps, 0.05))
+        middle = pixel_threshold
+        if middle is None:
+            middle = float(np.quantile(maxima, 0.95))
+        least = low + 1e-6 * max(1.0, abs(low))
+        return cls(low, max(middle, least), pixel_threshold is not None)
+
+    @property
+    def high(self) -> float:
+        """The score of the brightest colour, and of all above."""
+        return 2 * self.middle - self.low
+
+    def position(self, scores: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+        """Where each score lies on the scale, in 0..1."""
+        return np.clip((scores - self.low) / (self.high - self.low), 0, 1)
+
+
+def colour_stops(count: int = 12) -> list[str]:
+    """The score colours from low to high, as CSS hexadecimal values."""
+    positions = np.linspace(0, 1, count)
+    return [matplotlib.colors.to_hex(_COLOURS_OF_SCORES(x)) for x in positions]
+
+
+def score_picture(position: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Colours of a map of positions on a colour scale (0..1)."""
+    return _COLOURS_OF_SCORES(position, bytes=True)[..., :3]
+
+
+def depth_picture(z: Float32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Relief of a part: near is bright, missing pixels are grey.
+
+    Contrast is each picture's own, over the foreground, so that shallow dents show.
+    """
+    z = depth.fill_missing(np.where(np.isfinite(z), z, np.float32(0)))
+    present = z != 0
+    if not present.any():
+        return np.full((*z.shape, 3), _MISSING, np.uint8)
+    foreground = depth.foreground_mask(z, depth.background_plane(z))
+    near, far = np.quantile(
+        z[foreground if foreground.any() else present], (0.01, 0.99)
+    )
+    middle, span = (near + far) / 2, max(far - near, _LEAST_RELIEF)
+    nearness = 0.5 - (z - middle) / span
+    colours = _COLOURS_OF_DEPTH(np.clip(nearness, 0, 1), bytes=True)[..., :3]
+    return np.where(present[..., None], colours, np.array(_MISSING, np.uint8))

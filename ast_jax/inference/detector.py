@@ -1,0 +1,354 @@
+"""The detector: a trained run, loaded to score parts as they come.
+
+Everything between a part's pixels and its score is one pure function, `function`: the
+backbone, every seed's teacher and student, and the upsampling (METHOD.md "Score and
+metrics"). It is what `predict` runs and what an export writes.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Shaped
+from ml_collections import ConfigDict
+from PIL import Image
+
+from ast_jax import backbones, scoring
+from ast_jax.backbones import Backbone
+from ast_jax.data import depth
+from ast_jax.data.decode import resize_image
+from ast_jax.data.part import Part
+from ast_jax.errors import UserError
+from ast_jax.features.inputs import network_input
+from ast_jax.inference import calibration_file, read_part, stream
+from ast_jax.inference.calibration import Calibration
+from ast_jax.inference.colours import ColourScale
+from ast_jax.inference.ensemble import Ensemble, decision
+from ast_jax.inference.pair import pair_scores, prepared
+from ast_jax.inference.prediction import Prediction
+from ast_jax.parallel import DATA_AXIS, data_mesh, replicated, split_batch
+from ast_jax.run import Run
+from ast_jax.training.faults import memory_errors
+
+# "image" [b,s,s,3] uint8 in modes rgb and rgb3d; "depth" [b,m,m,64] and "foreground"
+# [b,m,m] float32 in modes 3d and rgb3d. s is the image size, m the map's side.
+DetectorInputs = dict[str, Shaped[Array | np.ndarray, "b ..."]]
+Given = tuple[read_part.Source | Image.Image | None, read_part.Source | None]
+Prepared = tuple[Part, dict[str, np.ndarray]]
+BATCH_SIZE = 8
+_UNRELATED = 2.0
+"""The score of two unrelated outputs of the variance 1 that the teacher learns."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Detector:
+    """A category's trained networks and their calibration; `load` makes one.
+
+    Attributes:
+      category: its name.
+      config: the run's.
+      side: positions along each side of the feature map.
+      backbone: None in mode `3d`.
+      ensemble: the trained pairs, one a seed.
+      calibration: None where no good images were held out of training.
+    """
+
+    category: str
+    config: ConfigDict
+    side: int
+    backbone: Backbone | None
+    ensemble: Ensemble
+    calibration: Calibration | None
+
+    @classmethod
+    def load(cls, run_dir: str | Path, category: str | None = None) -> "Detector":
+        """Opens a run, on whatever devices there are.
+
+        Args:
+          run_dir: the run's folder.
+          category: may be left out where the run has one only.
+
+        Raises:
+          UserError: there is no such run or category, it was not evaluated yet, a
+            checkpoint is missing or damaged, or the backbone's weights cannot be had.
+        """
+        run = Run.open(run_dir)
+        category = _category(run, category)
+        config = run.config
+        side = run.read_inputs(category, config.train.seeds[0])["side"]
+        calibration, scales = calibration_file.read(run, category)
+        backbone = None
+        if config.mode != "3d":
+            size = config.dataset.image_size
+            backbone = backbones.create(config.backbone, image_size=size)
+            for seed in config.train.seeds:
+                run.check_inputs(category, seed, {"backbone": backbone.fingerprint})
+        ensemble = dataclasses.replace(Ensemble.load(run, category), scales=scales)
+        if calibration is None:
+            logging.warning(
+                "%s: no good images were held out of training, so threshold, p_value "
+                "and anomalous are None",
+                category,
+            )
+        return cls(category, config, side, backbone, ensemble, calibration)
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Every array that `function` needs: "backbone" (maybe None) and "pairs"."""
+        return {
+            "backbone": self.backbone and self.backbone.variables,
+            "pairs": {
+                str(seed): pair.variables for seed, pair in self.ensemble.pairs.items()
+            },
+        }
+
+    def input_shapes(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
+        """What `function` takes: `DetectorInputs` by shape and type.
+
+        Args:
+          batch: a number, or a symbolic dimension of `jax.export`.
+        """
+        size, side, mode = self.config.dataset.image_size, self.side, self.config.mode
+        shapes = {}
+        if mode != "3d":
+            shapes["image"] = jax.ShapeDtypeStruct((batch, size, size, 3), np.uint8)
+        if mode != "rgb":
+            maps = (batch, side, side)
+            channels = (*maps, depth.UNSHUFFLE**2)
+            shapes["depth"] = jax.ShapeDtypeStruct(channels, np.float32)
+            shapes["foreground"] = jax.ShapeDtypeStruct(maps, np.float32)
+        return shapes
+
+    def function(
+        self, variables: dict[str, Any], inputs: DetectorInputs
+    ) -> dict[str, Float[Array, "b ..."]]:
+        """From prepared pixels to scores: pure, and of any batch size.
+
+        Args:
+          variables: `variables`.
+          inputs: shaped as `input_shapes` says; `prepare` makes one part's.
+
+        Returns:
+          "score" [b], the image score; "map" [b,8m,8m], the upsampled score map; and
+          "maximum" [b], the map's, which above the pixel threshold marks a region.
+        """
+        rgb = None
+        if self.backbone is not None:
+            rgb = self.backbone.apply(variables["backbone"], inputs["image"])
+        arrays = [rgb, inputs.get("depth"), inputs.get("foreground")]
+        if self.config.dataset.feature_dtype == "float16":
+            # As the feature cache rounds; XLA may leave out a cast to and fro.
+            arrays = [
+                a if a is None else lax.reduce_precision(a, 5, 10) for a in arrays
+            ]
+        by_seed = {}
+        for seed, pair in self.ensemble.pairs.items():
+            seen = network_input(
+                *arrays,
+                normaliser=pair.normaliser,
+                binary_mask=self.config.train.mask == "binary",
+            )
+            by_seed[seed] = pair_scores(
+                pair.teacher, pair.student, variables["pairs"][str(seed)], **seen
+            )
+        scores = self.ensemble.combined(by_seed, "student")
+        fine = scoring.upsample(scores["map"])
+        maximum = fine.max((1, 2))
+        how = decision(self.ensemble.image_score, masked=self.config.mode != "rgb")
+        score = maximum if how == "maximum" else scores["mean"]
+        return {"score": score, "map": fine, "maximum": maximum}
+
+    def prepare(self, part: Part) -> dict[str, np.ndarray]:
+        """One decoded part as `function` takes it, without the batch axis."""
+        prepared = {}
+        if self.config.mode != "3d":
+            prepared["image"] = resize_image(part.image, self.config.dataset.image_size)
+        if self.config.mode != "rgb":
+            prepared["depth"], prepared["foreground"] = depth.preprocess_depth(
+                part.z, self.side, name=part.id
+            )
+        return prepared
+
+    @functools.cached_property
+    def colour_scale(self) -> ColourScale:
+        """The colours of this category's heat maps.
+
+        The darkest is no disagreement of teacher and student, half way is the pixel
+        threshold, and without one what two unrelated outputs would score.
+        """
+        low, unrelated = (self._standardised(value) for value in (0.0, _UNRELATED))
+        if self.calibration is None:
+            return ColourScale(low, unrelated, calibrated=False)
+        return ColourScale(low, self.calibration.pixel_threshold, calibrated=True)
+
+    def _standardised(self, value: float) -> float:
+        """A single pair's map value in the units of the ensemble's map."""
+        scales = [of["student"] for of in self.ensemble.scales.values()]
+        values = [(value - scale.map_mean) / scale.map_std for scale in scales]
+        return float(np.mean(values)) if values else value
+
+    def predict(
+        self,
+        image: read_part.Source | Image.Image | None = None,
+        xyz: read_part.Source | None = None,
+    ) -> Prediction:
+        """Scores one part.
+
+        Args:
+          image: a file, a Pillow image, or an array [h,w], [h,w,3] or [h,w,4] of 8 or
+            16 bits; of any size.
+          xyz: a point cloud of the same size: a file, or an array [h,w,3] or [h,w]
+            (z) in metres (floats) or millimetres (integers), 0 or NaN where missing.
+            Mode `rgb` does not look at it.
+
+        Raises:
+          UserError: what the run's mode needs is missing or cannot be used.
+        """
+        (result,) = self.predict_many([(image, xyz)], batch_size=1)
+        if isinstance(result, UserError):
+            raise result
+        return result
+
+    def predict_many(
+        self,
+        parts: Iterable[Given | read_part.Source | Image.Image],
+        *,
+        batch_size: int = BATCH_SIZE,
+        live: bool = False,
+    ) -> Iterator[Prediction | UserError]:
+        """Scores a stream of parts, in their order; threads decode them ahead.
+
+        Args:
+          parts: (image, xyz) as `predict` takes them, or in modes rgb and 3d the one
+            that is needed, consumed in a thread.
+          batch_size: parts at a time; rounded up to a multiple of the devices.
+          live: whether each part is answered without waiting for later ones; else
+            batches are filled before they are computed, and the device works ahead.
+
+        Yields:
+          A part's prediction, or the error that says what is wrong with it.
+        """
+        count = self._rounded_up(batch_size)
+        batches = stream.batches(self._attempt, parts, count, live=live)
+        started = (
+            (batch, self._start(batch, 1 if live and len(batch) == 1 else count))
+            for batch in batches
+        )
+        if not live:
+            # The device gets the next batch before the host waits for this one.
+            pairs = itertools.pairwise(itertools.chain(started, [None]))
+            started = (one for one, _ in pairs)
+        for batch, outputs in started:
+            yield from self._finished(batch, outputs)
+
+    def warm_up(self, batch_size: int = BATCH_SIZE, *, live: bool = False) -> None:
+        """Compiles what `predict_many` with these arguments is going to run."""
+        for count in {self._rounded_up(n) for n in (batch_size, *([1] * live))}:
+            with memory_errors("scoring", count, self._mesh.size, trained=False):
+                jax.block_until_ready(self._run(self._zeros(count)))
+
+    def _rounded_up(self, batch_size: int) -> int:
+        devices = self._mesh.size
+        return -(-batch_size // devices) * devices
+
+    def _zeros(self, count: int) -> dict[str, np.ndarray]:
+        shapes = self.input_shapes(count).items()
+        return {name: np.zeros(of.shape, of.dtype) for name, of in shapes}
+
+    def _attempt(
+        self, one: Given | read_part.Source | Image.Image
+    ) -> Prepared | UserError:
+        if not isinstance(one, tuple):
+            one = (None, one) if self.config.mode == "3d" else (one, None)
+        try:
+            part = read_part.decode(self.config.mode, *one)
+            return part, self.prepare(part)
+        except UserError as error:
+            return error
+
+    def _start(
+        self, batch: list[Prepared | UserError], at_least: int
+    ) -> dict[str, Array] | None:
+        """Starts scoring what is no error; outputs of `at_least` rows, or None."""
+        prepared = [one[1] for one in batch if not isinstance(one, UserError)]
+        if not prepared:
+            return None
+        inputs = self._zeros(self._rounded_up(at_least))
+        for row, arrays in enumerate(prepared):
+            for name, array in arrays.items():
+                inputs[name][row] = array
+        return self._run(inputs)
+
+    def _run(self, inputs: dict[str, np.ndarray]) -> dict[str, Array]:
+        on_devices = jax.device_put(inputs, split_batch(self._mesh))
+        count = len(next(iter(inputs.values())))
+        if count not in self._prepared:
+            self._prepared[count] = self._prepare(count // self._mesh.size)
+        return self._compiled(self._prepared[count], on_devices)
+
+    def _prepare(self, batch: int) -> dict[str, Any]:
+        """The variables for batches of a size on each device."""
+        pairs = {}
+        for seed, pair in self.ensemble.pairs.items():
+            shape = (batch, self.side, self.side, pair.teacher.channels)
+            variables = self._variables["pairs"][str(seed)]
+            pairs[str(seed)] = prepared(pair, variables, shape)
+        return self._variables | {"pairs": pairs}
+
+    def _finished(
+        self, batch: list[Prepared | UserError], outputs: dict[str, Array] | None
+    ) -> Iterator[Prediction | UserError]:
+        arrays = jax.device_get(outputs)
+        row = 0
+        for one in batch:
+            if isinstance(one, UserError):
+                yield one
+                continue
+            score, part = float(arrays["score"][row]), one[0]
+            if np.isfinite(score):
+                yield Prediction(score, arrays["map"][row], part, self.calibration)
+            else:
+                yield UserError(f"{part.id}: its score is {score}; check its data")
+            row += 1
+
+    @functools.cached_property
+    def _mesh(self) -> Mesh:
+        return data_mesh()
+
+    @functools.cached_property
+    def _variables(self) -> dict[str, Any]:
+        return jax.device_put(self.variables, replicated(self._mesh))
+
+    @functools.cached_property
+    def _prepared(self) -> dict[int, dict[str, Any]]:
+        """By the size of a batch."""
+        return {}
+
+    @functools.cached_property
+    def _compiled(self):
+        spread = PartitionSpec(DATA_AXIS)
+        mapped = jax.shard_map(
+            self.function,
+            mesh=self._mesh,
+            in_specs=(PartitionSpec(), spread),
+            out_specs=spread,
+        )
+        return jax.jit(mapped)
+
+
+def _category(run: Run, category: str | None) -> str:
+    """The category asked for, or the only one there is."""
+    known = run.categories()
+    if category is None and len(known) != 1:
+        raise UserError(
+            f"{run.directory}: name one of its categories: {', '.join(known) or 'none'}"
+        )
+    return category or known[0]

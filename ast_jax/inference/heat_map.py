@@ -1,0 +1,36 @@
+"""A score map laid over its part, in the category's colours."""
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from scipy import ndimage
+
+from ast_jax.inference.colours import OUTLINE, ColourScale, depth_picture, score_picture
+from ast_jax.inference.prediction import Prediction
+
+_OPACITY = 0.9  # of the brightest colour
+_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+
+
+def overlay(prediction: Prediction, scale: ColourScale) -> UInt8[np.ndarray, "h w 3"]:
+    """The part in grey, the map's colours over it, marked regions outlined.
+
+    Where the map is at the scale's low end the part is seen as it is; the higher the
+    score, the more its colour covers it. Without an image the relief is shown.
+    """
+    part = prediction.part
+    seen = depth_picture(part.z) if part.image is None else part.image
+    grey = seen @ _GREY
+    position = scale.position(prediction.map)[..., None]
+    opacity = _OPACITY * position
+    colours = score_picture(position[..., 0])
+    mixed = (1 - opacity) * grey[..., None] + opacity * colours
+    picture = np.round(mixed).astype(np.uint8)
+    if prediction.pixel_threshold is not None:
+        picture[_outline(prediction.map > prediction.pixel_threshold)] = OUTLINE
+    return picture
+
+
+def _outline(marked: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """A line around the marked pixels."""
+    thickness = max(1, round(max(marked.shape) / 400))
+    return ndimage.binary_dilation(marked, iterations=thickness) & ~marked

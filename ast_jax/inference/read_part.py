@@ -1,0 +1,96 @@
+"""One part as its user hands it over: as files, pictures or arrays."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from PIL import Image, ImageOps
+
+from ast_jax.data.decode import decode_image, decode_z, to_rgb
+from ast_jax.data.part import Part
+from ast_jax.errors import UserError
+
+Source = str | os.PathLike | np.ndarray
+NEEDS = {"rgb": ("image",), "3d": ("xyz",), "rgb3d": ("image", "xyz")}
+_UNKNOWN = "unknown"  # in place of the defect type
+
+
+def decode(
+    mode: str, image: Source | Image.Image | None, xyz: Source | None, name: str = ""
+) -> Part:
+    """Decodes one part; the files of data sets go the same way.
+
+    Args:
+      mode: rgb, in which `xyz` is not looked at, 3d or rgb3d.
+      image: a file, a Pillow image, or an array [h,w], [h,w,1], [h,w,3] or [h,w,4]
+        (alpha is dropped) of 8 or, of which the upper 8 count, 16 bits.
+      xyz: a file as `decode_z` reads it, or an array [h,w,3] (x, y, z) or [h,w] (z):
+        floats in metres or integers in millimetres; 0 or NaN where depth is missing.
+      name: what a warning calls the part.
+
+    Raises:
+      UserError: what the mode needs is not given, cannot be decoded or does not fit
+        together, or no depth is present at all.
+    """
+    given = {"image": image, "xyz": xyz}
+    if missing := [kind for kind in NEEDS[mode] if given[kind] is None]:
+        raise UserError(
+            f"mode {mode} needs {' and '.join(NEEDS[mode])}; got no"
+            f" {' and no '.join(missing)}"
+        )
+    pixels = None if image is None else _pixels(image)
+    z = None if mode == "rgb" else _depth(xyz)
+    if pixels is not None and z is not None and pixels.shape[:2] != z.shape:
+        sizes = (f"{a.shape[1]} by {a.shape[0]}" for a in (pixels, z))
+        raise UserError("image is {} pixels, but xyz is {}".format(*sizes))
+    return Part(name or _name(image, xyz), _UNKNOWN, pixels, z, None)
+
+
+def _name(*sources: Source | Image.Image | None) -> str:
+    paths = [str(s) for s in sources if isinstance(s, str | os.PathLike)]
+    return next(iter(paths), "part")
+
+
+def _pixels(image: Source | Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    if isinstance(image, str | os.PathLike):
+        return decode_image(Path(image))
+    if isinstance(image, np.ndarray):
+        return _pixels_of_array(image)
+    if not isinstance(image, Image.Image):
+        raise UserError(f"image: got {type(image).__name__}, expected a file or array")
+    try:
+        return np.asarray(to_rgb(ImageOps.exif_transpose(image)))
+    except (OSError, ValueError) as error:
+        raise UserError(f"image: {error}") from error
+
+
+def _pixels_of_array(image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
+    channels = 1 if image.ndim == 2 else image.shape[-1]
+    fits = image.ndim in (2, 3) and image.size and channels in (1, 3, 4)
+    if not fits or image.dtype not in (np.uint8, np.uint16):
+        raise UserError(
+            f"image: got {image.dtype} of shape {image.shape}, expected uint8 or uint16"
+            " [h, w], [h, w, 3] or [h, w, 4]"
+        )
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    image = image.reshape(*image.shape[:2], channels)[..., :3]
+    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+
+
+def _depth(xyz: Source) -> Float32[np.ndarray, "h w"]:
+    if isinstance(xyz, np.ndarray):
+        stream = io.BytesIO()
+        try:
+            np.save(stream, xyz, allow_pickle=False)
+        except ValueError as error:
+            raise UserError(f"xyz: got an array of {xyz.dtype}") from error
+        z = decode_z(stream.getvalue(), "xyz")
+    else:
+        z = decode_z(Path(xyz))
+    if not z.any():
+        name = "xyz" if isinstance(xyz, np.ndarray) else xyz
+        raise UserError(f"{name}: no depth is present, every pixel is 0 or NaN")
+    return z

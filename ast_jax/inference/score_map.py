@@ -1,0 +1,32 @@
+"""Score maps on the host: from the feature map's resolution to a picture's."""
+
+import numpy as np
+from jaxtyping import Float, Float32
+from PIL import Image
+
+from ast_jax import scoring
+
+
+def upsampled(score_map: Float[np.ndarray, "a b"]) -> Float[np.ndarray, "h w"]:
+    """`scoring.upsample` of one map, on the host."""
+    rows, columns = (scoring.bicubic_matrix(n, 8 * n) for n in score_map.shape)
+    return (rows @ score_map @ columns.T).astype(np.float32)
+
+
+def map_at(
+    score_map: Float[np.ndarray, "a b"], size: tuple[int, int] | None = None
+) -> Float[np.ndarray, "h w"]:
+    """A score map at 8 times its resolution (192), then at an image's (height, width).
+
+    Bicubic to 192, the authors' step; bilinear from there.
+    """
+    fine = upsampled(score_map)
+    return fine if size is None else resized(fine, size)
+
+
+def resized(
+    fine: Float32[np.ndarray, "a b"], size: tuple[int, int]
+) -> Float32[np.ndarray, "h w"]:
+    """An upsampled score map at an image's (height, width), bilinear."""
+    picture = Image.fromarray(fine)
+    return np.asarray(picture.resize(size[::-1], Image.Resampling.BILINEAR))

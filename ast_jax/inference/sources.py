@@ -1,0 +1,155 @@
+"""Which files a user means by a path: images and their point clouds, to be scored.
+
+Point clouds pair with images by stem: in a folder of their own, or in `xyz/` beside
+`rgb/`, as MVTec 3D-AD lays them out.
+"""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from ast_jax.data.decode import DEPTH_SUFFIXES, IMAGE_SUFFIXES
+from ast_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The files of one part.
+
+    Attributes:
+      path: what the user calls it.
+      name: a relative path without suffix, like no other part's, for files about it.
+      image: its image; None where there is none.
+      xyz: its point cloud, which may be missing; None where the user named none.
+    """
+
+    path: str
+    name: Path
+    image: Path | None
+    xyz: Path | None
+
+
+def listed(path: Path, xyz: Path | None, mode: str) -> list[Source]:
+    """The part of a file, or the parts in a folder and below it, sorted by path.
+
+    Of folders `rgb`, `xyz`, `gt` side by side only the one is entered that `mode` is
+    about, so that neither clouds nor ground truth are taken for images.
+
+    Args:
+      path: in mode `3d` without `xyz` of point clouds, else of images.
+      xyz: the file's point cloud, or the folder of those of the folder's images, below
+        which they lie as the images do; None to look for `xyz/` beside `rgb/`.
+      mode: rgb, 3d or rgb3d.
+
+    Raises:
+      UserError: a path does not exist, nothing is found, or nothing says where the
+        point clouds are.
+    """
+    for given in (path, xyz):
+        if given is not None and not given.exists():
+            raise UserError(f"{given}: no such file or folder")
+    if xyz is not None and path.is_dir() != xyz.is_dir():
+        raise UserError(f"--xyz={xyz}: give a folder for a folder, a file for a file")
+    clouds = mode == "3d" and xyz is None
+    suffixes = DEPTH_SUFFIXES if clouds else IMAGE_SUFFIXES
+    if path.is_dir():
+        files = sorted(_below(path, "xyz" if clouds else "rgb", suffixes))
+        names = [file.relative_to(path) for file in files]
+    else:
+        files, names = [path], [Path(path.name)]
+    if not files:
+        raise UserError(f"{path}: holds no {', '.join(sorted(suffixes))} file")
+    found, unique = [], _unique_names()
+    for file, name in zip(files, names, strict=True):
+        folder = xyz / name.parent if xyz is not None and xyz.is_dir() else xyz
+        found.append(_source(str(file), file, unique(name), folder, mode))
+    if mode != "rgb" and all(source.xyz is None for source in found):
+        raise UserError(
+            f"{path}: where are the point clouds? Give --xyz, or put images and clouds "
+            "into folders rgb and xyz"
+        )
+    return found
+
+
+def streamed(lines: Iterable[str], xyz: Path | None, mode: str) -> Iterator[Source]:
+    """A part for each line with a path; empty lines are passed over.
+
+    Args:
+      lines: paths, each with or without its line's end.
+      xyz: the folder in which every point cloud has its image's stem; None to look
+        for `xyz/` beside `rgb/`.
+      mode: rgb, 3d or rgb3d.
+    """
+    unique = _unique_names()
+    for line in lines:
+        path = line.rstrip("\r\n")
+        if path:
+            file = Path(path)
+            yield _source(path, file, unique(_relative(file)), xyz, mode)
+
+
+def _relative(file: Path) -> Path:
+    """The path from the working directory, or else from the file system's root."""
+    absolute, root = Path(os.path.abspath(file)), Path.cwd()
+    if not absolute.is_relative_to(root):
+        root = Path(absolute.anchor)
+    return absolute.relative_to(root)
+
+
+def _unique_names() -> Callable[[Path], Path]:
+    """Returns a function that gives each name without suffix, and none twice."""
+    taken: set[str] = set()
+
+    def unique(name: Path) -> Path:
+        stem = name.with_suffix("") if name.name else Path("part")
+        numbered = (Path(f"{stem}-{n}") for n in itertools.count(2))
+        # Some file systems do not tell capitals from small letters.
+        found = next(
+            one
+            for one in itertools.chain([stem], numbered)
+            if str(one).lower() not in taken
+        )
+        taken.add(str(found).lower())
+        return found
+
+    return unique
+
+
+def _below(folder: Path, kind: str, suffixes: Iterable[str]) -> Iterator[Path]:
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if kind in folders:
+            folders[:] = [kind]
+        for name in names:
+            path = Path(root, name)
+            if path.suffix.lower() in suffixes and not name.startswith("."):
+                yield path
+
+
+def _source(path: str, file: Path, name: Path, xyz: Path | None, mode: str) -> Source:
+    if mode == "rgb":
+        return Source(path, name, file, None)
+    beside = file.parent.parent
+    if xyz is not None:
+        cloud = xyz if xyz.is_file() else _by_stem(xyz, file.stem, DEPTH_SUFFIXES)
+        return Source(path, name, file, cloud)
+    if file.parent.name == "rgb":
+        cloud = _by_stem(beside / "xyz", file.stem, DEPTH_SUFFIXES)
+        return Source(path, name, file, cloud)
+    if mode == "rgb3d":
+        return Source(path, name, file, None)
+    # In mode 3d an image is only looked at, where there is one.
+    image = _by_stem(beside / "rgb", file.stem, IMAGE_SUFFIXES)
+    shown = file.parent.name == "xyz" and image.is_file()
+    return Source(path, name, image if shown else None, file)
+
+
+def _by_stem(folder: Path, stem: str, suffixes: Iterable[str]) -> Path:
+    """The file of that stem; the first name that was looked for where there is none."""
+    # Longest first, so that a missing point cloud is missed as .tiff.
+    names = [stem + s for s in sorted(suffixes, key=lambda s: (-len(s), s))]
+    names += [stem + Path(name).suffix.upper() for name in names]
+    found = (folder / name for name in names)
+    return next((path for path in found if path.is_file()), folder / names[0])

@@ -1,0 +1,1 @@
+"""Operations written for a CPU's speed."""

@@ -1,0 +1,113 @@
+"""Which test images the report shows, in what order, and what it says of each."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from ast_jax.inference.calibration import Calibration
+
+# (defective, alarm) → what became of a part
+VERDICTS = {
+    (True, False): "missed",
+    (False, True): "false alarm",
+    (True, True): "found",
+    (False, False): "passed",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """What the gallery says of one test image.
+
+    Attributes:
+      index: among the category's test images.
+      id: the part's.
+      defect: "good" or the defect type.
+      score: the deciding image score.
+      wrongly_ranked: the share of the other kind of images (good for a defective one)
+        that its score does not tell apart from it; their mean is 1 − AUROC.
+      verdict: one of `VERDICTS`; "" without a threshold.
+      p_value: from the calibration; None without one.
+      size: height and width of the pictures.
+      views: what they show → data URI, for those in the gallery.
+    """
+
+    index: int
+    id: str
+    defect: str
+    score: float
+    wrongly_ranked: float
+    verdict: str
+    p_value: float | None
+    size: tuple[int, int] = (1, 1)
+    views: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def wrongly_ranked(
+    labels: Bool[np.ndarray, " n"], scores: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    """For each image the share of the other kind on the wrong side; ties count half.
+
+    0 everywhere if there is only one kind.
+    """
+    shares = np.zeros(labels.shape)
+    for kind in (True, False):
+        others = np.sort(scores[labels != kind])
+        if not others.size:
+            continue
+        mine = scores[labels == kind]
+        below = np.searchsorted(others, mine, "left") + np.searchsorted(
+            others, mine, "right"
+        )
+        share = below / (2 * others.size)
+        shares[labels == kind] = 1 - share if kind else share
+    return shares
+
+
+def worst_first(
+    labels: Bool[np.ndarray, " n"],
+    scores: Float[np.ndarray, " n"],
+    calibration: Calibration | None,
+) -> Int[np.ndarray, " n"]:
+    """The order of the gallery: mistakes at the threshold, then by wrong ranking.
+
+    Images that are ranked equally wrongly: defects with the lowest score first, good
+    ones with the highest.
+    """
+    mistakes = np.zeros_like(labels)
+    if calibration is not None:
+        mistakes = calibration.anomalous(scores) != labels
+    towards_wrong = np.where(labels, -scores, scores)
+    return np.lexsort((-towards_wrong, -wrongly_ranked(labels, scores), ~mistakes))
+
+
+def chosen(order: Int[np.ndarray, " n"], limit: int) -> Int[np.ndarray, " m"]:
+    """All of the order, or its worst three quarters of `limit` and an even sample."""
+    if order.size <= limit:
+        return order
+    worst = limit - limit // 4
+    sample = np.linspace(worst, order.size - 1, limit // 4).round().astype(int)
+    return np.concatenate([order[:worst], order[sample]])
+
+
+def cards(
+    ids: Sequence[str],
+    defects: Sequence[str],
+    labels: Bool[np.ndarray, " n"],
+    scores: Float[np.ndarray, " n"],
+    calibration: Calibration | None,
+) -> list[Card]:
+    """A card for every test image, in the order of the data set."""
+    shares = wrongly_ranked(labels, scores)
+    verdicts, p_values = [""] * labels.size, [None] * labels.size
+    if calibration is not None:
+        alarms = calibration.anomalous(scores)
+        kinds = zip(labels.tolist(), alarms.tolist(), strict=True)
+        verdicts = [VERDICTS[kind] for kind in kinds]
+        p_values = calibration.p_values(scores).tolist()
+    columns = zip(
+        ids, defects, scores.tolist(), shares.tolist(), verdicts, p_values, strict=True
+    )
+    return [Card(index, *row) for index, row in enumerate(columns)]

@@ -1,0 +1,253 @@
+"""Curves of a category as SVG: ROC, precision-recall, scores by defect type, training.
+
+Colours are those of `COLOURS`; `themed` turns them into CSS variables, so that a figure
+inside the report follows its light or dark theme.
+"""
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from jaxtyping import Bool, Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from sklearn.metrics import (
+    auc,
+    average_precision_score,
+    precision_recall_curve,
+    roc_curve,
+)
+
+from ast_jax.data.part import GOOD
+
+COLOURS = {
+    "ink": "#1b2430",
+    "muted": "#667080",
+    "line": "#dde2e9",
+    "panel": "#fefefe",
+    "student": "#2463c4",
+    "teacher": "#b8680e",
+    "good": "#118a6a",
+    "defect": "#c8324b",
+}
+
+# network → for each seed its epochs and the mean loss of each
+Histories = Mapping[str, Mapping[int, tuple[Sequence[int], Sequence[float]]]]
+
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text: smaller, and in the page's font
+    "text.parse_math": False,  # a defect type may be called "$1"
+    "font.size": 9,
+    "text.color": COLOURS["ink"],
+    "axes.edgecolor": COLOURS["muted"],
+    "axes.labelcolor": COLOURS["ink"],
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "grid.color": COLOURS["line"],
+    "grid.linewidth": 0.8,
+    "figure.facecolor": COLOURS["panel"],
+    "xtick.color": COLOURS["muted"],
+    "ytick.color": COLOURS["muted"],
+    "xtick.labelcolor": COLOURS["ink"],
+    "ytick.labelcolor": COLOURS["ink"],
+    "legend.frameon": False,
+}
+_SIZE = (5.0, 3.7)  # inches
+_WIDE = 30.0  # a logarithmic axis for scores that span more than this factor
+_BINS = 30
+_LONGEST = 22  # characters of a defect type
+
+
+def roc(
+    labels: Bool[np.ndarray, " n"],
+    scores: Mapping[str, Float[np.ndarray, " n"]],
+    threshold: float | None = None,
+) -> str | None:
+    """ROC curves of the networks; None unless good and defective images exist.
+
+    Args:
+      labels: True for defective images.
+      scores: network → image scores.
+      threshold: the student's; its point on the curve is marked.
+    """
+    if labels.all() or not labels.any():
+        return None
+
+    def draw(figure: Figure) -> None:
+        axes = _unit_square(figure, "false-alarm rate", "recall")
+        axes.plot([0, 1], [0, 1], color=COLOURS["line"], linewidth=1)
+        for name, values in scores.items():
+            false_alarms, recall, _ = roc_curve(labels, values)
+            label = f"{name}, area {100 * auc(false_alarms, recall):.1f} %"
+            axes.plot(false_alarms, recall, color=COLOURS[name], label=label)
+        if threshold is not None:
+            alarms = ~(scores["student"] <= threshold)
+            _mark(axes, alarms[~labels].mean(), alarms[labels].mean())
+        axes.legend(loc="lower right")
+
+    return _svg("roc", _SIZE, draw)
+
+
+def precision_recall(
+    labels: Bool[np.ndarray, " n"],
+    scores: Mapping[str, Float[np.ndarray, " n"]],
+    threshold: float | None = None,
+) -> str | None:
+    """Precision over recall of the networks; arguments and None as for `roc`."""
+    if labels.all() or not labels.any():
+        return None
+
+    def draw(figure: Figure) -> None:
+        axes = _unit_square(figure, "recall", "precision")
+        axes.axhline(labels.mean(), color=COLOURS["line"], linewidth=1)
+        for name, values in scores.items():
+            precision, recall, _ = precision_recall_curve(labels, values)
+            average = average_precision_score(labels, values)
+            label = f"{name}, average {100 * average:.1f} %"
+            style = {"color": COLOURS[name], "drawstyle": "steps-pre"}
+            axes.plot(recall[::-1], precision[::-1], label=label, **style)
+        alarms = np.zeros_like(labels)
+        if threshold is not None:
+            alarms = ~(scores["student"] <= threshold)
+        if alarms.any():
+            _mark(axes, alarms[labels].mean(), labels[alarms].mean())
+        axes.legend(loc="lower left")
+
+    return _svg("precision_recall", _SIZE, draw)
+
+
+def histogram(
+    defects: Sequence[str],
+    scores: Float[np.ndarray, " n"],
+    threshold: float | None = None,
+) -> str:
+    """Image scores of good and defective images; below, each image by defect type.
+
+    Args:
+      defects: "good" or the defect type of each image.
+      scores: their image scores.
+      threshold: drawn where there is one.
+    """
+    good = np.array([defect == GOOD for defect in defects], bool)
+    kinds = sorted(set(defects), key=lambda kind: (kind != GOOD, kind))
+    edges, scale = _bins(scores)
+
+    def draw(figure: Figure) -> None:
+        ratios = (2.2, 0.3 * len(kinds) + 0.3)
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=ratios)
+        bottom.set_xscale(scale)
+        for chosen, name, key in (
+            (good, "good", "good"),
+            (~good, "defective", "defect"),
+        ):
+            style = {"color": COLOURS[key], "alpha": 0.55}
+            if chosen.any():
+                label = f"{name} ({chosen.sum()})"
+                top.hist(scores[chosen], edges, label=label, **style)
+        for row, kind in enumerate(kinds):
+            values = scores[np.array(defects) == kind]
+            colour = COLOURS["good" if kind == GOOD else "defect"]
+            style = {"markersize": 9, "markeredgewidth": 1.2, "alpha": 0.75}
+            bottom.plot(values, np.full(values.shape, row), "|", color=colour, **style)
+        if scale == "log":
+            bottom.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            bottom.xaxis.set_minor_locator(NullLocator())
+            bottom.xaxis.set_major_formatter("{x:g}")
+        if threshold is not None:
+            style = {"color": COLOURS["ink"], "linewidth": 1.2, "linestyle": "--"}
+            top.axvline(threshold, label="threshold", **style)
+            bottom.axvline(threshold, **style)
+        top.set_ylabel("images")
+        top.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        top.legend(loc="best")
+        bottom.set_yticks(range(len(kinds)), [_shortened(kind) for kind in kinds])
+        bottom.set_ylim(len(kinds) - 0.4, -0.6)
+        bottom.grid(visible=False, axis="y")
+        bottom.set_xlabel(f"image score{', logarithmic' if scale == 'log' else ''}")
+
+    return _svg("histogram", (_SIZE[0], 2.9 + 0.24 * len(kinds)), draw)
+
+
+def training(histories: Histories) -> str | None:
+    """The loss of both networks over the epochs, a line a seed; None without any."""
+    histories = {name: seeds for name, seeds in histories.items() if seeds}
+    if not histories:
+        return None
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(1, len(histories), squeeze=False)[0]
+        for axes, (name, seeds) in zip(panels, histories.items(), strict=True):
+            losses = np.concatenate([losses for _, losses in seeds.values()])
+            if losses.min() > 0:
+                axes.set_yscale("log")
+                axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axes.yaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_formatter("{x:g}")
+            last = max(max(epochs) for epochs, _ in seeds.values())
+            axes.set_xlim(0, last + 1)
+            for epochs, losses in seeds.values():
+                marker = "o" if len(epochs) == 1 else ""
+                axes.plot(epochs, losses, color=COLOURS[name], marker=marker, alpha=0.8)
+            axes.set_title(f"loss of the {name}")
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+    return _svg("training", _SIZE, draw)
+
+
+def themed(svg: str, name: str) -> str:
+    """Returns a figure to stand inside a page: colours by CSS variables, ids its own.
+
+    Args:
+      svg: from one of the functions above.
+      name: distinguishes the figure from all others on the page.
+    """
+    svg = svg[svg.index("<svg") :]
+    for key, colour in COLOURS.items():
+        svg = svg.replace(colour, f"var(--{key})")
+    # Ids that nothing refers to are dropped; clip paths and markers keep theirs.
+    used = set(re.findall(r'(?:url\(#|href="#)([\w-]+)', svg))
+    svg = re.sub(
+        r' id="([^"]+)"',
+        lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "",
+        svg,
+    )
+    return re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", svg)
+
+
+def _svg(name: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> str:
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    return stream.getvalue()
+
+
+def _unit_square(figure: Figure, x_label: str, y_label: str) -> Axes:
+    axes = figure.subplots()
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=x_label, ylabel=y_label)
+    return axes
+
+
+def _mark(axes: Axes, x: float, y: float) -> None:
+    axes.plot([x], [y], "o", color=COLOURS["ink"], label="at the threshold", zorder=3)
+
+
+def _bins(scores: Float[np.ndarray, " n"]) -> tuple[np.ndarray, str]:
+    """Edges of the histogram's bins, and the scale that shows them equally wide."""
+    low, high = float(scores.min()), float(scores.max())
+    if low > 0 and high / low > _WIDE:
+        return np.geomspace(low, high, _BINS + 1), "log"
+    return np.histogram_bin_edges(scores, _BINS), "linear"
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"

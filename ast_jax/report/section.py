@@ -1,0 +1,270 @@
+"""What the report shows of one category: decisions, curves and a gallery."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Float
+from tqdm import tqdm
+
+from ast_jax.data.part import GOOD
+from ast_jax.evaluation.metrics import image_auroc
+from ast_jax.inference.calibration import Calibration, Proportion, share_of_alarms
+from ast_jax.inference.colours import ColourScale
+from ast_jax.inference.score_map import map_at
+from ast_jax.report import gallery, history, pictures, plots
+from ast_jax.report.tables import DASH, Cell, Table, percent
+from ast_jax.run import Run
+
+if TYPE_CHECKING:
+    from ast_jax.evaluation.evaluate import Evaluated
+else:  # by its name, because that module imports the report
+    Evaluated = "ast_jax.evaluation.evaluate.Evaluated"
+
+
+MAPS = ("student", "teacher", "combined")
+_NO_PANELS = {*MAPS, "outline"}
+
+
+@dataclasses.dataclass(frozen=True)
+class TypeRow:
+    """What became of the images of one defect type, or of the good ones.
+
+    Attributes:
+      name: "good" or the defect type.
+      count: images.
+      alarms: those above the threshold; None without one.
+      auroc: against the good images, where there are any.
+    """
+
+    name: str
+    count: int
+    alarms: Proportion | None
+    auroc: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """What the page shows of one category.
+
+    Attributes:
+      name: the category's.
+      curves: name → SVG, in the order of the page.
+      calibration: None without held-out good images.
+      false_alarms: observed on good test images; None without threshold or images.
+      recall: observed on defective test images; likewise.
+      types: the good images and every defect type.
+      scales: map → its colour scale.
+      cards: those in the gallery, worst first.
+      images: all test images there are.
+      trainings: what was logged of the networks' training.
+    """
+
+    name: str
+    curves: dict[str, str]
+    calibration: Calibration | None
+    false_alarms: Proportion | None
+    recall: Proportion | None
+    types: list[TypeRow]
+    scales: dict[str, ColourScale]
+    cards: list[gallery.Card]
+    images: int
+    trainings: list[history.Training]
+
+    @property
+    def panels(self) -> int:
+        """Pictures side by side on a card: one score map, and all that is no map."""
+        most = max(
+            (len(card.views.keys() - _NO_PANELS) for card in self.cards), default=0
+        )
+        return most + 1
+
+    @property
+    def outlined(self) -> bool:
+        """Whether any card has a defect's outline."""
+        return any("outline" in card.views for card in self.cards)
+
+
+def file_names(names: Sequence[str]) -> list[str]:
+    """A file name for each, the same wherever it has ordinary characters only."""
+    found: list[str] = []
+    taken: set[str] = set()
+    for number, name in enumerate(names):
+        safe = re.sub(r"[^\w.-]+", "_", name).strip(".")[:100] or "_"
+        # Some file systems do not tell capitals from small letters.
+        safe = f"{safe}_{number}" if safe.lower() in taken else safe
+        taken.add(safe.lower())
+        found.append(safe)
+    return found
+
+
+def section(run: Run, category: Evaluated, folder: Path, limit: int) -> Section:
+    """Writes a category's curves and panels as files; returns what the page shows.
+
+    Args:
+      run: the run.
+      category: evaluated.
+      folder: where the files go.
+      limit: the most test images in the gallery.
+    """
+    labels = np.array([defect != GOOD for defect in category.parts.defects], bool)
+    scores = category.scores["student"].image
+    calibration = category.calibration
+    trainings = history.trainings(run, category.name)
+    curves = _curves(category, labels, trainings)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, svg in curves.items():
+        (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+    scales = _scales(category, labels)
+    alarms = None if calibration is None else calibration.anomalous(scores)
+    return Section(
+        name=category.name,
+        curves=curves,
+        calibration=calibration,
+        false_alarms=None if alarms is None else share_of_alarms(alarms[~labels]),
+        recall=None if alarms is None else share_of_alarms(alarms[labels]),
+        types=_types(category.parts.defects, labels, scores, alarms),
+        scales=scales,
+        cards=_cards(category, labels, scales, folder / "images", limit),
+        images=len(labels),
+        trainings=trainings,
+    )
+
+
+def decisions(sections: Sequence[Section]) -> Table | None:
+    """What the thresholds did on the test images; None where no category has one."""
+    head = (
+        *("false alarms asked for", "guaranteed", "held-out good images"),
+        *("false alarms observed", "recall"),
+    )
+    rows = []
+    for one in sections:
+        if (calibration := one.calibration) is not None:
+            texts = (
+                f"≤ {percent(calibration.alpha)}",
+                f"≤ {percent(calibration.attained_alpha)}",
+                str(len(calibration.scores)),
+                _with_interval(one.false_alarms),
+                _with_interval(one.recall),
+            )
+            rows.append((one.name, tuple(Cell(text) for text in texts)))
+    return Table(head, tuple(rows), has_mean=False) if rows else None
+
+
+def _with_interval(share: Proportion | None) -> str:
+    if share is None:
+        return DASH
+    low, high = share.interval
+    return f"{percent(share.value)} ({percent(low)} to {percent(high)})"
+
+
+def _curves(
+    category: Evaluated,
+    labels: Bool[np.ndarray, " n"],
+    trainings: list[history.Training],
+) -> dict[str, str]:
+    calibration = category.calibration
+    threshold = None if calibration is None else calibration.threshold
+    scores = {name: of.image for name, of in category.scores.items()}
+    logged = {
+        name: {t.seed: (t.epochs, t.losses) for t in trainings if t.network == name}
+        for name in ("teacher", "student")
+    }
+    curves = {
+        "roc": plots.roc(labels, scores, threshold),
+        "precision_recall": plots.precision_recall(labels, scores, threshold),
+    }
+    if labels.size:
+        defects = category.parts.defects
+        curves["histogram"] = plots.histogram(defects, scores["student"], threshold)
+    elif calibration is not None:
+        held_out = np.array(calibration.scores)
+        good = (GOOD,) * held_out.size
+        curves["held_out"] = plots.histogram(good, held_out, threshold)
+    curves["training"] = plots.training(logged)
+    return {name: svg for name, svg in curves.items() if svg is not None}
+
+
+def _types(
+    defects: tuple[str, ...],
+    labels: Bool[np.ndarray, " n"],
+    scores: Float[np.ndarray, " n"],
+    alarms: Bool[np.ndarray, " n"] | None,
+) -> list[TypeRow]:
+    rows = []
+    for name in sorted(set(defects), key=lambda defect: (defect != GOOD, defect)):
+        mine = np.array(defects) == name
+        against = mine | ~labels
+        rows.append(
+            TypeRow(
+                name,
+                int(mine.sum()),
+                None if alarms is None else share_of_alarms(alarms[mine]),
+                None if name == GOOD else image_auroc(labels[against], scores[against]),
+            )
+        )
+    return rows
+
+
+def _scales(
+    category: Evaluated, labels: Bool[np.ndarray, " n"]
+) -> dict[str, ColourScale]:
+    """One colour scale a network, over the whole category; none without images."""
+    if not labels.size:
+        return {}
+    good = labels if labels.all() else ~labels
+    calibration = category.calibration
+    marked = {"student": None if calibration is None else calibration.pixel_threshold}
+    return {
+        name: ColourScale.of(scores.maps[good], scores.maximum[good], marked.get(name))
+        for name, scores in category.scores.items()
+    }
+
+
+def _cards(
+    category: Evaluated,
+    labels: Bool[np.ndarray, " n"],
+    scales: dict[str, ColourScale],
+    folder: Path,
+    limit: int,
+) -> list[gallery.Card]:
+    """Writes a panel for every test image; returns the gallery's cards, worst first."""
+    if not labels.size:
+        return []
+    parts, scores = category.parts, category.scores["student"].image
+    cards = gallery.cards(
+        parts.ids, parts.defects, labels, scores, category.calibration
+    )
+    order = gallery.worst_first(labels, scores, category.calibration)
+    shown = gallery.chosen(order, limit).tolist()
+    folder.mkdir(parents=True, exist_ok=True)
+    files = file_names([part_id.removeprefix("test/") for part_id in parts.ids])
+    colours = f"student map {scales['student'].low:.3g} to {scales['student'].high:.3g}"
+    progress = tqdm(files, desc="pictures", unit="image", disable=None)
+    for index, file in enumerate(progress):
+        part, card = parts[index], cards[index]
+        size = pictures.thumbnail_size(part.size)
+        views = pictures.pictures(part, _positions(category, scales, index, size))
+        title = f"{card.id}   score {card.score:.4g}   {card.verdict}   {colours}"
+        pictures.panel(title, views).save(folder / f"{file}.jpg", quality=85)
+        if index in shown:
+            uris = pictures.data_uris(part, views)
+            cards[index] = dataclasses.replace(card, size=size, views=uris)
+    return [cards[index] for index in shown]
+
+
+def _positions(
+    category: Evaluated,
+    scales: dict[str, ColourScale],
+    index: int,
+    size: tuple[int, int],
+) -> dict[str, Float[np.ndarray, "h w"]]:
+    """A test image's maps on their colour scales; "combined" is their mean."""
+    positions = {
+        name: scale.position(map_at(category.scores[name].maps[index], size))
+        for name, scale in scales.items()
+    }
+    return {**positions, "combined": np.mean(list(positions.values()), axis=0)}

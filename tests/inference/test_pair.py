@@ -1,0 +1,47 @@
+"""A pair scores the same with prepared kernels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ast_jax import config
+from ast_jax.inference.pair import Pair, prepared
+from ast_jax.models import create_student, create_teacher
+from ast_jax.models.layers import PREPARED
+from ast_jax.models.ops import convolution
+
+SIDE, CHANNELS = 8, 6
+
+
+@pytest.mark.parametrize("kind", ["conv", "flow"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_prepared_kernels_score_as_the_plain_ones(
+    kind, dtype, monkeypatch, quick_compilation
+):
+    monkeypatch.setattr(convolution, "_KERNEL_COST", 0)  # maps so small have none else
+    settings = config.default()
+    settings.student.update(kind=kind, width=8)
+    settings.teacher.hidden = 4
+    settings.train.dtype = dtype
+    x = jax.random.normal(jax.random.key(0), (2, SIDE, SIDE, CHANNELS))
+    modules = [
+        create(settings, side=SIDE, channels=CHANNELS)
+        for create in (create_teacher, create_student)
+    ]
+    variables = {
+        name: module.init(jax.random.key(1), x)
+        for name, module in zip(("teacher", "student"), modules, strict=True)
+    }
+    pair = Pair(*modules, variables)
+    faster = prepared(pair, variables, x.shape)
+    assert jax.tree.leaves(faster["student"][PREPARED])
+    assert jax.tree.leaves(faster["teacher"][PREPARED])
+    for leaf in jax.tree.leaves([faster[network][PREPARED] for network in faster]):
+        assert leaf.dtype == dtype
+    foreground = jnp.ones(x.shape[:3])
+    expected = pair.compiled(variables, x, foreground)
+    found = pair.compiled(faster, x, foreground)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected
+    )

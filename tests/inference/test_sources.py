@@ -1,0 +1,131 @@
+"""Paths become parts: sorted, paired by stem, each under a name of its own."""
+
+from pathlib import Path
+
+import pytest
+
+from ast_jax.errors import UserError
+from ast_jax.inference.sources import listed, streamed
+
+
+def touch(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+@pytest.fixture
+def mvtec(tmp_path):
+    """Two defect types as MVTec 3D-AD lays them out."""
+    for kind in ("hole", "good"):
+        for stem in ("001", "000"):
+            touch(tmp_path / kind, f"rgb/{stem}.png", f"xyz/{stem}.tiff")
+            touch(tmp_path / kind, f"gt/{stem}.png")
+    return tmp_path
+
+
+def test_images_and_clouds_of_subfolders_pair_by_stem(mvtec):
+    found = listed(mvtec, None, "rgb3d")
+    assert [str(source.name) for source in found] == [
+        "good/rgb/000",
+        "good/rgb/001",
+        "hole/rgb/000",
+        "hole/rgb/001",
+    ]
+    for source in found:
+        assert source.path == str(source.image)
+        assert source.xyz == source.image.parents[1] / f"xyz/{source.image.stem}.tiff"
+        assert source.xyz.is_file()
+
+
+def test_neither_clouds_nor_ground_truth_are_images(mvtec):
+    found = listed(mvtec, None, "rgb")
+    assert {source.image.parent.name for source in found} == {"rgb"}
+    assert all(source.xyz is None for source in found)
+
+
+def test_depth_alone_is_listed_by_its_clouds(mvtec):
+    found = listed(mvtec, None, "3d")
+    assert [str(source.name) for source in found][:2] == [
+        "good/xyz/000",
+        "good/xyz/001",
+    ]
+    assert found[0].image == mvtec / "good/rgb/000.png"  # to be shown
+    (mvtec / "good/rgb/000.png").unlink()
+    assert listed(mvtec / "good", None, "3d")[0].image is None
+
+
+def test_clouds_in_a_folder_of_their_own_lie_as_the_images_do(tmp_path):
+    touch(tmp_path / "images", "a/0.png", "b/0.JPG", "1.png", ".hidden.png", "x.txt")
+    touch(tmp_path / "clouds", "a/0.npy", "b/0.tiff", "1.png")
+    found = listed(tmp_path / "images", tmp_path / "clouds", "rgb3d")
+    pairs = [(str(source.name), source.xyz.name) for source in found]
+    assert pairs == [("1", "1.png"), ("a/0", "0.npy"), ("b/0", "0.tiff")]
+    assert found[1].xyz.parent.name == "a"
+
+
+def test_a_file_has_its_own_cloud_or_the_one_beside(mvtec, tmp_path):
+    image, cloud = mvtec / "good/rgb/000.png", mvtec / "hole/xyz/001.tiff"
+    (source,) = listed(image, cloud, "rgb3d")
+    assert (source.image, source.xyz, source.name) == (image, cloud, Path("000"))
+    (source,) = listed(image, None, "rgb3d")
+    assert source.xyz == mvtec / "good/xyz/000.tiff"
+    (source,) = listed(cloud, None, "3d")
+    assert source.xyz == cloud
+
+
+def test_a_missing_cloud_is_left_to_be_told_with_its_path(mvtec):
+    (mvtec / "good/xyz/001.tiff").unlink()
+    assert listed(mvtec, None, "rgb3d")[1].xyz == mvtec / "good/xyz/001.tiff"
+
+
+def test_equal_stems_do_not_share_a_name(tmp_path):
+    touch(tmp_path, "a/0.png", "a/0.jpg", "a/0-2.png", "A/0.png")
+    names = [str(source.name).lower() for source in listed(tmp_path, None, "rgb")]
+    assert len(set(names)) == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "xyz", "message"),
+    [
+        ("nowhere", None, "nowhere: no such file or folder"),
+        ("images", "nowhere", "nowhere: no such file or folder"),
+        ("images", "images/0.png", "give a folder for a folder"),
+        ("empty", None, "holds no .bmp, "),
+        ("images", None, "where are the point clouds"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_scored(tmp_path, path, xyz, message):
+    touch(tmp_path, "images/0.png", "empty/notes.txt")
+    with pytest.raises(UserError, match=message):
+        listed(tmp_path / path, xyz and tmp_path / xyz, "rgb3d")
+
+
+def test_a_stream_names_what_lies_below_the_working_directory_shortly(
+    mvtec, monkeypatch
+):
+    monkeypatch.chdir(mvtec)
+    lines = [
+        "good/rgb/000.png\n",
+        "\n",
+        f"{mvtec}/good/rgb/000.png\r\n",
+        "/x y.png",
+        "/",
+    ]
+    found = list(streamed(lines, None, "rgb3d"))
+    assert [source.path for source in found] == [
+        "good/rgb/000.png",
+        f"{mvtec}/good/rgb/000.png",
+        "/x y.png",
+        "/",
+    ]
+    names = [str(source.name) for source in found]
+    assert names == ["good/rgb/000", "good/rgb/000-2", "x y", "part"]
+    assert found[0].xyz == Path("good/xyz/000.tiff")
+    assert found[2].xyz is None
+
+
+def test_a_streams_clouds_may_lie_in_one_folder(mvtec):
+    (source,) = streamed(["/line/001.png"], mvtec / "good/xyz", "rgb3d")
+    assert source.xyz == mvtec / "good/xyz/001.tiff"
