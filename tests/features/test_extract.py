@@ -216,7 +216,7 @@ def test_a_part_that_cannot_be_decoded_stops_the_extraction(tmp_path):
 
     parts = Parts([Entry("a", "good", {}), Entry("b", "good", {})], read)
     with pytest.raises(UserError, match="part 0 is truncated"):
-        extract(lambda: parts, tmp_path)
+        extracted(lambda: parts, tmp_path)
 
 
 @pytest.mark.parametrize(("size", "proposal"), [(100, 96), (20, 32)])
@@ -244,7 +244,7 @@ def test_an_interrupted_extraction_goes_on_where_it_was(tmp_path, monkeypatch):
         return store(block, ids, dtype)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(features, "_stored", interrupt)
+        patch.setattr(extract, "_stored", interrupt)
         extracted(station, tmp_path, mode="rgb")
     station.decoded.clear()
     assert_right(extracted(station, tmp_path), station)
