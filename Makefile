@@ -6,8 +6,10 @@ recent := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	  $$python $(recent) 2>/dev/null && echo $$python && break; done)
 python := .venv/bin/python
+install := $(python) -m pip install --quiet --disable-pip-version-check \
+  --constraint constraints.txt
 
-.PHONY: quickstart test test-slow lint clean
+.PHONY: quickstart test test-slow lint torch clean
 .NOTPARALLEL:
 
 quickstart: .venv/requirements.stamp  ## data, training, evaluation and report, on a CPU
@@ -23,15 +25,24 @@ lint: .venv/requirements-dev.stamp
 	$(python) -m ruff format --check
 	$(python) -m ruff check
 
+torch: .venv/torch.stamp  ## PyTorch, without which its tests are skipped
+
 clean:  ## leaves runs/, which holds results
 	rm -rf .venv .pytest_cache .ruff_cache build dist ast_jax.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/%.stamp: %.txt requirements.txt | .venv/bin/pip
+.venv/%.stamp: %.txt requirements.txt constraints.txt | .venv/bin/pip
 	@$(python) $(recent) || { \
 	  echo ".venv holds a Python older than 3.11: remove it with 'make clean'" >&2; exit 1; }
 	@echo "Installing $< into .venv (about 1.3 GB, a few minutes)"
-	@$(python) -m pip install --quiet --disable-pip-version-check -r $<
+	@$(install) -r $<
+	@touch $@
+
+# For the tests of what reads or equals PyTorch. On Linux the package index's build is for
+# CUDA (3 GB); PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu takes a CPU's.
+.venv/torch.stamp: constraints.txt .venv/requirements-dev.stamp
+	@echo "Installing PyTorch into .venv"
+	@$(install) torch
 	@touch $@
 
 .venv/bin/pip:

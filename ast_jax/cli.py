@@ -11,8 +11,14 @@ from ml_collections import ConfigDict
 from ast_jax.errors import UserError
 
 
-def run(main: Callable[[], None]) -> None:
-    """Runs a command: parses flags, logs to standard error, exits 1 on a UserError."""
+def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
+    """Runs a command: parses flags, logs to standard error, exits 1 on a UserError.
+
+    Args:
+      main: the command; the docstring of its module is what `--help` prints.
+      define_flags: defines the command's flags.
+    """
+    _define(define_flags, sys.modules[main.__module__].__doc__)
 
     def guarded(argv: Sequence[str]) -> None:
         if len(argv) > 1:
@@ -28,6 +34,15 @@ def run(main: Callable[[], None]) -> None:
             fail("interrupted; run the same command to continue.", status=130)
 
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def _define(define_flags: Callable[[], None], help_text: str | None) -> None:
+    """Defines flags so that `--help` shows them, whichever script has been started."""
+    before = set(flags.FLAGS)
+    define_flags()
+    sys.modules["__main__"].__doc__ = help_text
+    for name in set(flags.FLAGS) - before:
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
 
 def keep_compiled() -> None:
@@ -63,10 +78,10 @@ def _parse_flags(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except flags.Error as error:
         fail(_without_traceback(str(error)))
+    except UserError as error:
+        fail(str(error))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         fail(f"configuration: {_first_lines(error)}")
-    except (OSError, ImportError) as error:
-        fail(f"--config: {error}")
     raise AssertionError("unreachable")
 
 

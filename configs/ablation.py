@@ -11,8 +11,8 @@ variants: --config.variants="(('wide', {'student.width': 256}),)".
 
 from ml_collections import ConfigDict
 
+from ast_jax import config_file
 from ast_jax.config import default
-from configs import quickstart
 
 VARIANTS = (
     ("asymmetric", {}),  # the first's teacher is the table's "teacher alone"
@@ -29,7 +29,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.student.width = 128
         config.teacher.epochs = config.student.epochs = 24
     elif variant == "synthetic":
-        config = quickstart.get_config()
+        config = config_file.module("quickstart").get_config()
     elif variant:
         raise ValueError(f"unknown variant {variant!r}; there are small and synthetic")
     config.variants = VARIANTS

@@ -14,11 +14,11 @@ a laptop.
 
 from ml_collections import ConfigDict
 
-from configs import mvtec_ad
+from ast_jax import config_file
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """RGB alone, a wider teacher, 240 epochs; variant: "small"."""
-    config = mvtec_ad.get_config(variant)
+    config = config_file.module("mvtec_ad").get_config(variant)
     config.dataset.name = "visa"
     return config

@@ -1,6 +1,6 @@
 """Writes a detector as one portable file, weights and threshold inside, and its card.
 
-python -m ast_jax.interop.export --workdir=DIR --category=NAME --output=FILE
+ast-export --workdir=DIR --category=NAME --output=FILE
 
 The file is StableHLO as `jax.export` writes it, for CPU, CUDA and TPU and any batch; to
 run it takes jax and flatbuffers alone. A FILE.onnx is ONNX instead, and to write it
@@ -20,11 +20,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from absl import flags, logging
 from jaxtyping import Array, Shaped
 
 import ast_jax
-from ast_jax import cli
 from ast_jax.data import builder_class, depth
 from ast_jax.errors import UserError
 from ast_jax.inference.detector import Detector
@@ -210,26 +208,7 @@ def _write(path: Path, content: bytes, *, dry: bool = False) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror}).") from error
 
 
-def _define_flags() -> None:
-    """Defined for the command alone, since train.py has flags of the same names."""
-    flags.DEFINE_string("workdir", None, "The run's folder.")
-    flags.DEFINE_string("category", None, "Needed if the run has several.")
-    flags.DEFINE_string("output", None, "The file; ONNX if it ends in .onnx.")
-    flags.mark_flags_as_required(["workdir", "output"])
-
-
-def main() -> None:
-    """Exports the detector that the flags name."""
-    values = flags.FLAGS
-    detector = Detector.load(values.workdir, values.category)
-    written = export(detector, Path(values.output))
-    size = Path(values.output).stat().st_size
-    logging.info(
-        "%s: %s, %.1f MB; %s.json says how to use it.",
-        *(values.output, written["kind"], size / 1e6, values.output),
-    )
-
-
 if __name__ == "__main__":
-    _define_flags()
-    cli.run(main)
+    from ast_jax.commands.export import run
+
+    run()

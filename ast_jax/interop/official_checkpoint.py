@@ -1,8 +1,7 @@
 """Makes a run of the authors' PyTorch weights, which evaluate.py and predict.py take.
 
-python -m ast_jax.interop.official_checkpoint --teacher=T.pth --student=S.pth \\
-    --config=configs/mvtec_3d_ad.py --workdir=DIR --category=NAME \\
-    --config.backbone.padding=efficientnet_pytorch_0.7.1 \\
+ast-import --teacher=T.pth --student=S.pth --config=mvtec_3d_ad --workdir=DIR \\
+    --category=NAME --config.backbone.padding=efficientnet_pytorch_0.7.1 \\
     --config.dataset.root=/data/mvtec_3d_ad
 
 The `.pth` files are the state dicts that their training saves; to read them takes
@@ -19,11 +18,10 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from absl import flags, logging
+from absl import logging
 from flax.traverse_util import flatten_dict
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from ast_jax import cli
 from ast_jax.backbones import architecture
 from ast_jax.config import validate
 from ast_jax.data import depth
@@ -214,27 +212,7 @@ def _move(run: Run, directory: Path, category: str) -> None:
     (run.directory / "config.json").replace(directory / "config.json")
 
 
-def _define_flags() -> None:
-    """Defined for the command alone, since train.py has flags of the same names."""
-    config_flags.DEFINE_config_file(
-        "config", help_string="A file in configs/.", lock_config=True
-    )
-    flags.DEFINE_string("teacher", None, "The teacher's state dict, a .pth file.")
-    flags.DEFINE_string("student", None, "The student's.")
-    flags.DEFINE_string("workdir", None, "The run's folder, made if need be.")
-    flags.DEFINE_string("category", None, "What the pair was trained on.")
-    required = ["config", "teacher", "student", "workdir", "category"]
-    flags.mark_flags_as_required(required)
-
-
-def main() -> None:
-    """Imports the pair that the flags name."""
-    values = flags.FLAGS
-    files = {name: Path(values[name].value) for name in NETWORKS}
-    config = cli.plain(values.config)
-    import_pair(config, values.workdir, values.category, files)
-
-
 if __name__ == "__main__":
-    _define_flags()
-    cli.run(main)
+    from ast_jax.commands.import_checkpoint import run
+
+    run()

@@ -1,0 +1,1 @@
+"""The commands: from flags to a configuration to one library call."""

@@ -1,0 +1,42 @@
+"""Evaluates a trained run again: results.json, the report, maybe the score maps.
+
+ast-evaluate --workdir=runs/quickstart [--save_maps] [--dataset_root=MOVED]
+
+`python evaluate.py` is the same in a checkout.
+"""
+
+from absl import flags
+
+from ast_jax import cli
+
+
+def define_flags() -> None:
+    """Defines the command's flags."""
+    flags.DEFINE_string("workdir", None, "The run's folder.")
+    flags.DEFINE_string(
+        "dataset_root", None, "Where the data set lies now, if it was moved."
+    )
+    flags.DEFINE_bool(
+        "save_maps",
+        False,
+        "Writes every test image's score map as TIFF below DIR/maps.",
+    )
+    flags.mark_flag_as_required("workdir")
+
+
+def main() -> None:
+    """Evaluates."""
+    from ast_jax.evaluation.evaluate import evaluate
+    from ast_jax.run import Run
+
+    values = flags.FLAGS
+    run = Run.open(values.workdir)
+    config = run.config.copy_and_resolve_references()
+    if values.dataset_root is not None:
+        config.dataset.root = values.dataset_root
+    evaluate(run, config, save_maps=values.save_maps)
+
+
+def run() -> None:
+    """Runs the command."""
+    cli.run(main, define_flags)

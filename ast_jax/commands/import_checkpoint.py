@@ -1,0 +1,41 @@
+"""Makes a run of the authors' PyTorch weights.
+
+ast-import --teacher=T.pth --student=S.pth --config=mvtec_3d_ad --workdir=DIR \\
+    --category=NAME --config.backbone.padding=efficientnet_pytorch_0.7.1 \\
+    --config.dataset.root=/data/mvtec_3d_ad
+
+`python -m ast_jax.interop.official_checkpoint` is the same; its docstring and
+docs/interop.md say what the run can do.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from ast_jax import cli, config_file
+
+
+def define_flags() -> None:
+    """Defines the command's flags."""
+    config_file.define_flag()
+    flags.DEFINE_string("teacher", None, "The teacher's state dict, a .pth file.")
+    flags.DEFINE_string("student", None, "The student's.")
+    flags.DEFINE_string("workdir", None, "The run's folder, made if need be.")
+    flags.DEFINE_string("category", None, "What the pair was trained on.")
+    flags.mark_flags_as_required(
+        ["config", "teacher", "student", "workdir", "category"]
+    )
+
+
+def main() -> None:
+    """Imports the pair that the flags name."""
+    from ast_jax.interop.official_checkpoint import import_pair
+
+    values = flags.FLAGS
+    files = {"teacher": Path(values.teacher), "student": Path(values.student)}
+    import_pair(cli.plain(values.config), values.workdir, values.category, files)
+
+
+def run() -> None:
+    """Runs the command."""
+    cli.run(main, define_flags)

@@ -1,0 +1,48 @@
+"""Trains teacher and student on good parts, then evaluates; continues what is begun.
+
+ast-train --config=quickstart --workdir=runs/quickstart
+
+`python train.py` is the same in a checkout. With `variants` in the configuration
+(ablation) each variant is a run of its own.
+"""
+
+from absl import flags
+
+from ast_jax import cli, config_file
+
+
+def define_flags() -> None:
+    """Defines the command's flags."""
+    config_file.define_flag()
+    flags.DEFINE_string("workdir", None, "The run's folder, made if need be.")
+    flags.DEFINE_bool("profile", False, "Writes a trace of some steps to DIR/profile.")
+    flags.DEFINE_bool(
+        "multihost", False, "Joins the other processes of the run before training."
+    )
+    flags.DEFINE_string("coordinator", None, "host:port of process 0.")
+    flags.DEFINE_integer("process_count", None, "Processes of the run.")
+    flags.DEFINE_integer("process_index", None, "This process, from 0.")
+    flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main() -> None:
+    """Trains and evaluates."""
+    from ast_jax import parallel
+    from ast_jax.ablation import ablate
+    from ast_jax.evaluation.evaluate import evaluate
+    from ast_jax.training.train import train
+
+    values = flags.FLAGS
+    if values.multihost:
+        parallel.connect(values.coordinator, values.process_count, values.process_index)
+    config = cli.plain(values.config)
+    if "variants" in config:
+        ablate(config, values.workdir)
+    else:
+        evaluate(train(config, values.workdir, profile=values.profile))
+    parallel.barrier("the end")
+
+
+def run() -> None:
+    """Runs the command."""
+    cli.run(main, define_flags)
