@@ -24,12 +24,11 @@ from ml_collections import ConfigDict
 from ast_jax import scoring
 from ast_jax.config import flatten, validate
 from ast_jax.errors import UserError
-from ast_jax.evaluation.evaluate import evaluate
 from ast_jax.inference.pair import Pair, load_pair
+from ast_jax.pipeline import train_and_evaluate
 from ast_jax.report.provenance import facts, settings
 from ast_jax.report.tables import DASH, LABELS, Cell, Table, percent
 from ast_jax.run import Run, write_json, write_text
-from ast_jax.training.train import train
 
 TEACHER_ALONE = "teacher alone"
 ROUNDS = 11
@@ -72,8 +71,8 @@ def ablate(config: ConfigDict, workdir: str | Path) -> list[Row]:
     for name, changes in config.variants:
         logging.info("Variant %s.", name)
         share_teachers(configs[name], directory / name, runs.values())
-        runs[name] = train(configs[name], directory / name)
-        results = evaluate(runs[name])
+        results = train_and_evaluate(configs[name], directory / name)
+        runs[name] = Run.open(directory / name)
         sizes = _parameters(runs[name])
         if not rows:
             figures = results["teacher"]["mean"]

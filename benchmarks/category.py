@@ -14,8 +14,8 @@ from ast_jax.models import create_student, create_teacher
 from ast_jax.parallel import data_mesh
 from ast_jax.training.feed import epoch_order
 from ast_jax.training.loop import Task
+from ast_jax.training.pairs import UntrainedPair, train_pairs
 from ast_jax.training.state import create_states, take_state
-from ast_jax.training.train import UntrainedPair, train_pairs
 from benchmarks.exchange import save_weights
 from benchmarks.side_by_side import Job
 
@@ -42,7 +42,7 @@ def train(config: ConfigDict, inputs: Inputs, directory: Path) -> list[float]:
     """Trains teacher and student in `directory`; their losses in the first epoch."""
     batch = config.train.batch_size
     pair = UntrainedPair("random features", Task(SEED, directory), inputs, batch)
-    train_pairs([pair], batch, config, data_mesh(jax.devices()[:1]))
+    train_pairs([pair], config, data_mesh(jax.devices()[:1]))
     return first_losses(directory)
 
 

@@ -120,8 +120,8 @@ def check_agreement(folder: Path, layout: str) -> None:
 def serve_ours(folder: Path) -> None:
     """Serves `train.py`'s work on the folder's images, from nothing but them."""
     from ast_jax import config as configuration
-    from ast_jax.evaluation.evaluate import evaluate
-    from ast_jax.training.train import open_categories, train
+    from ast_jax.pipeline import open_categories, train_and_evaluate
+    from ast_jax.run import Run
     from benchmarks import random_backbone
     from benchmarks.category import first_losses, save_start
 
@@ -140,9 +140,9 @@ def serve_ours(folder: Path) -> None:
     def run() -> np.ndarray:
         with tempfile.TemporaryDirectory(dir=folder) as directory:
             config.dataset.data_dir = f"{directory}/cache"
-            trained = train(config, f"{directory}/run")
-            results = evaluate(trained)["categories"][CATEGORY]
-            losses = first_losses(trained.seed_directory(CATEGORY, SEED))
+            workdir = f"{directory}/run"
+            results = train_and_evaluate(config, workdir)["categories"][CATEGORY]
+            losses = first_losses(Run.open(workdir).seed_directory(CATEGORY, SEED))
         return np.array([*losses, results["image_auroc"], results["pixel_auroc_192"]])
 
     with tempfile.TemporaryDirectory(dir=folder) as directory:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ast_jax.config import default
 from ast_jax.data.part import GOOD, Entry, Part, Parts
-from ast_jax.evaluation import evaluate
+from ast_jax.evaluation import results
 from ast_jax.inference.calibration import calibrate
 from ast_jax.inference.ensemble import Scores
 from ast_jax.inference.score_map import map_at
@@ -22,7 +22,7 @@ class Made:
     """What `write_report` takes."""
 
     run: Run
-    evaluated: list[evaluate.Evaluated]
+    evaluations: list[results.Evaluation]
     results: dict
 
 
@@ -54,10 +54,10 @@ def made_up_run(
     if "z" in changes:
         config.mode = "rgb"
     run = Run.create(directory, config)
-    evaluated = [
+    evaluations = [
         _category(run, name, defects, each, held_out, changes) for name in categories
     ]
-    return Made(run, evaluated, evaluate.results_tree(config, evaluated))
+    return Made(run, evaluations, results.results_tree(config, evaluations))
 
 
 def part(part_id: str, defect: str, size: tuple[int, int] = (48, 64)) -> Part:
@@ -86,7 +86,7 @@ def _category(
     each: int,
     held_out: int,
     changes: dict,
-) -> evaluate.Evaluated:
+) -> results.Evaluation:
     kinds = [kind for kind in defects for _ in range(each)]
     digests = {} if "masks" in changes else {"masks": ""}
     entries = [Entry(f"test/{k}/{i:03d}", k, digests) for i, k in enumerate(kinds)]
@@ -102,12 +102,12 @@ def _category(
         _log_training(run, name, seed)
     scores = by_seed[run.config.train.seeds[0]]
     figures = {
-        network: evaluate._figures_of_seeds(parts, by_seed, scores[network], network)
+        network: results._figures_of_seeds(parts, by_seed, scores[network], network)
         for network in scores
     }
     good = _scores(np.random.default_rng(99), np.zeros(held_out, bool))
     calibration = calibrate(good.image, good.maximum, run.config.calibration.alpha)
-    return evaluate.Evaluated(name, parts, scores, figures, calibration)
+    return results.Evaluation(name, parts, scores, figures, calibration)
 
 
 def _scores(rng: np.random.Generator, labels: np.ndarray) -> Scores:

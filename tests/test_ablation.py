@@ -14,9 +14,9 @@ from ast_jax.ablation import Row, ablate, median_seconds, table, variants
 from ast_jax.config import default, validate
 from ast_jax.errors import UserError
 from ast_jax.inference.pair import load_pair
+from ast_jax.pipeline import train
 from ast_jax.report.tables import DASH
 from ast_jax.run import Run
-from ast_jax.training.train import train
 from configs import ablation as configuration
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

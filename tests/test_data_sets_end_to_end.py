@@ -12,10 +12,9 @@ from PIL import Image
 
 from ast_jax.config import default
 from ast_jax.data.datasets.mvtec_loco import saturation_area
-from ast_jax.evaluation.evaluate import evaluate
 from ast_jax.evaluation.metrics import image_auroc, pixel_metrics, spro_metrics
+from ast_jax.pipeline import evaluate, train
 from ast_jax.run import Run
-from ast_jax.training.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

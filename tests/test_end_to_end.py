@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import tifffile
 
+from ast_jax import backbones, data
 from ast_jax.config import default
 from ast_jax.errors import UserError
-from ast_jax.evaluation.evaluate import evaluate
 from ast_jax.inference.pair import load_pair
+from ast_jax.pipeline import evaluate, train, train_and_evaluate
 from ast_jax.run import Run
-from ast_jax.training.train import train
 
 REPOSITORY = Path(__file__).parents[1]
 IMAGE_FIGURES = {"image_auroc", "image_auroc_max", "image_auroc_mean"} | {
@@ -169,14 +169,26 @@ def test_another_backbone_under_the_same_name_is_noticed(trained, tmp_path):
         evaluate(Run.open(copied))
 
 
-def test_rgb_on_mvtec_ad_runs_unmasked_and_decides_by_the_mean(tmp_path):
+def test_rgb_on_mvtec_ad_runs_unmasked_and_decides_by_the_mean(tmp_path, monkeypatch):
+    opened = []
+    for module, name in ((data, "load"), (backbones, "create")):
+        monkeypatch.setattr(module, name, _noted(opened, getattr(module, name)))
     root = layouts.mvtec_ad(tmp_path / "data", "screw", train=8)
     config = tiny(tmp_path, "mvtec_ad", root, mode="rgb")
     config.calibration.fraction = 0.0
-    results = evaluate(train(config, tmp_path / "run"))
+    results = train_and_evaluate(config, tmp_path / "run")
+    assert sorted(opened) == ["create", "load"]  # each once, for both
     figures = results["categories"]["screw"]
     assert figures["image_auroc"] == figures["image_auroc_mean"]
     assert figures.keys() >= PIXEL_FIGURES
+
+
+def _noted(calls, function):
+    def noted(*args, **kwargs):
+        calls.append(function.__name__)
+        return function(*args, **kwargs)
+
+    return noted
 
 
 def test_another_configuration_does_not_enter_an_existing_run(trained):

@@ -3,9 +3,9 @@
 import layouts
 from test_end_to_end import tiny
 
-from ast_jax.evaluation.evaluate import calibrate_category
+from ast_jax.inference.category import calibrate_category
+from ast_jax.pipeline import open_categories, train
 from ast_jax.run import Run
-from ast_jax.training.train import open_categories, train
 
 _made: dict[str, Run] = {}
 

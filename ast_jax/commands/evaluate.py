@@ -26,7 +26,7 @@ def define_flags() -> None:
 
 def main() -> None:
     """Evaluates."""
-    from ast_jax.evaluation.evaluate import evaluate
+    from ast_jax.pipeline import evaluate
     from ast_jax.run import Run
 
     values = flags.FLAGS

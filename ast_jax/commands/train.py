@@ -29,8 +29,7 @@ def main() -> None:
     """Trains and evaluates."""
     from ast_jax import parallel
     from ast_jax.ablation import ablate
-    from ast_jax.evaluation.evaluate import evaluate
-    from ast_jax.training.train import train
+    from ast_jax.pipeline import train_and_evaluate
 
     values = flags.FLAGS
     if values.multihost:
@@ -39,7 +38,7 @@ def main() -> None:
     if "variants" in config:
         ablate(config, values.workdir)
     else:
-        evaluate(train(config, values.workdir, profile=values.profile))
+        train_and_evaluate(config, values.workdir, profile=values.profile)
     parallel.barrier("the end")
 
 

@@ -26,6 +26,7 @@ from ast_jax.backbones import Backbone
 from ast_jax.data import depth
 from ast_jax.data.decode import resize_image
 from ast_jax.data.part import Part
+from ast_jax.device_memory import memory_errors
 from ast_jax.errors import UserError
 from ast_jax.features.inputs import network_input
 from ast_jax.inference import calibration_file, read_part, stream
@@ -36,7 +37,6 @@ from ast_jax.inference.pair import pair_scores, prepared
 from ast_jax.inference.prediction import Prediction
 from ast_jax.parallel import DATA_AXIS, data_mesh, replicated, split_batch
 from ast_jax.run import Run
-from ast_jax.training.faults import memory_errors
 
 # "image" [b,s,s,3] uint8 in modes rgb and rgb3d; "depth" [b,m,m,64] and "foreground"
 # [b,m,m] float32 in modes 3d and rgb3d. s is the image size, m the map's side.

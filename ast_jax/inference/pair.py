@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from ast_jax import scoring
+from ast_jax.device_memory import memory_errors
 from ast_jax.features.inputs import Inputs, Normaliser
 from ast_jax.models import create_student, create_teacher
 from ast_jax.models.layers import PREPARED
@@ -21,7 +22,6 @@ from ast_jax.models.teacher import Teacher
 from ast_jax.parallel import data_mesh, fetch, place, replicated, split_batch
 from ast_jax.run import Run
 from ast_jax.training.checkpoints import opened
-from ast_jax.training.faults import memory_errors
 from ast_jax.training.state import state_template
 
 # network ("student" or "teacher") → {"map": [n,h,w], "max": [n], "mean": [n]}

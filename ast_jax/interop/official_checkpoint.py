@@ -26,8 +26,9 @@ from ast_jax.backbones import architecture
 from ast_jax.config import validate
 from ast_jax.data import depth
 from ast_jax.errors import UserError
-from ast_jax.evaluation.evaluate import calibrate_category
+from ast_jax.features.category import Category
 from ast_jax.inference import calibration_file
+from ast_jax.inference.category import calibrate_category
 from ast_jax.interop.official_state_dict import (
     StateDict,
     read_state_dict,
@@ -35,10 +36,10 @@ from ast_jax.interop.official_state_dict import (
     teacher_params,
 )
 from ast_jax.models import create_student, create_teacher
+from ast_jax.pipeline import open_categories
 from ast_jax.run import Run
 from ast_jax.training.checkpoints import CheckpointStore
 from ast_jax.training.state import state_template
-from ast_jax.training.train import Category, open_categories
 
 NETWORKS = ("teacher", "student")
 _AUTHORS_PADDING = architecture.PADDINGS[1]

@@ -6,21 +6,17 @@ DIR/report/<category>/*.svg      the curves
 DIR/report/<category>/images/    a panel for every test image
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
 from ast_jax.errors import UserError
+from ast_jax.evaluation.results import Evaluation
 from ast_jax.inference.colours import colour_stops
 from ast_jax.report import pictures, plots, provenance, tables
 from ast_jax.report.section import MAPS, Section, decisions, file_names, section
 from ast_jax.run import Run, write_text
-
-if TYPE_CHECKING:
-    from ast_jax.evaluation.evaluate import Evaluated
-else:  # by its name, because that module imports this one
-    Evaluated = "ast_jax.evaluation.evaluate.Evaluated"
 
 # Test images in the page, of all categories together and at least of each.
 EMBEDDED, EMBEDDED_EACH = 300, 12
@@ -33,24 +29,26 @@ CURVES = {
 }
 
 
-def write_report(run: Run, evaluated: list[Evaluated], results: dict[str, Any]) -> None:
+def write_report(
+    run: Run, evaluations: list[Evaluation], results: dict[str, Any]
+) -> None:
     """Writes the report of a run into its folder.
 
     Args:
       run: the run.
-      evaluated: its categories.
+      evaluations: its categories'.
       results: the tree of `results.json`.
 
     Raises:
       UserError: the folder cannot be written, or a test image is damaged.
     """
     directory = run.directory / "report"
-    limit = max(EMBEDDED_EACH, EMBEDDED // max(1, len(evaluated)))
-    folders = file_names([category.name for category in evaluated])
+    limit = max(EMBEDDED_EACH, EMBEDDED // max(1, len(evaluations)))
+    folders = file_names([category.name for category in evaluations])
     try:
         sections = [
             section(run, category, directory / folder, limit)
-            for category, folder in zip(evaluated, folders, strict=True)
+            for category, folder in zip(evaluations, folders, strict=True)
         ]
         page = _page(run, sections, results)
         write_text(directory / "index.html", page)

@@ -4,7 +4,6 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -12,18 +11,13 @@ from tqdm import tqdm
 
 from ast_jax.data.part import GOOD
 from ast_jax.evaluation.metrics import image_auroc
+from ast_jax.evaluation.results import Evaluation
 from ast_jax.inference.calibration import Calibration, Proportion, share_of_alarms
 from ast_jax.inference.colours import ColourScale
 from ast_jax.inference.score_map import map_at
 from ast_jax.report import gallery, history, pictures, plots
 from ast_jax.report.tables import DASH, Cell, Table, percent
 from ast_jax.run import Run
-
-if TYPE_CHECKING:
-    from ast_jax.evaluation.evaluate import Evaluated
-else:  # by its name, because that module imports the report
-    Evaluated = "ast_jax.evaluation.evaluate.Evaluated"
-
 
 MAPS = ("student", "teacher", "combined")
 _NO_PANELS = {*MAPS, "outline"}
@@ -101,7 +95,7 @@ def file_names(names: Sequence[str]) -> list[str]:
     return found
 
 
-def section(run: Run, category: Evaluated, folder: Path, limit: int) -> Section:
+def section(run: Run, category: Evaluation, folder: Path, limit: int) -> Section:
     """Writes a category's curves and panels as files; returns what the page shows.
 
     Args:
@@ -162,7 +156,7 @@ def _with_interval(share: Proportion | None) -> str:
 
 
 def _curves(
-    category: Evaluated,
+    category: Evaluation,
     labels: Bool[np.ndarray, " n"],
     trainings: list[history.Training],
 ) -> dict[str, str]:
@@ -210,7 +204,7 @@ def _types(
 
 
 def _scales(
-    category: Evaluated, labels: Bool[np.ndarray, " n"]
+    category: Evaluation, labels: Bool[np.ndarray, " n"]
 ) -> dict[str, ColourScale]:
     """One colour scale a network, over the whole category; none without images."""
     if not labels.size:
@@ -225,7 +219,7 @@ def _scales(
 
 
 def _cards(
-    category: Evaluated,
+    category: Evaluation,
     labels: Bool[np.ndarray, " n"],
     scales: dict[str, ColourScale],
     folder: Path,
@@ -257,7 +251,7 @@ def _cards(
 
 
 def _positions(
-    category: Evaluated,
+    category: Evaluation,
     scales: dict[str, ColourScale],
     index: int,
     size: tuple[int, int],

@@ -1,7 +1,4 @@
-"""What can befall a training from outside: too little memory, and being asked to stop.
-
-Everything else is caught where it enters; docs/faults.md lists all of it.
-"""
+"""How a training ends when the process is asked to stop: after a save."""
 
 import contextlib
 import os
@@ -12,43 +9,7 @@ import jax
 from absl import logging
 from orbax.checkpoint import multihost
 
-from ast_jax.errors import UserError
-
 STOPPED = 128 + signal.SIGTERM  # the exit status, as shells name an end by SIGTERM
-
-
-@contextlib.contextmanager
-def memory_errors(
-    what: str, batch_size: int, share: int = 1, *, trained: bool = True
-) -> Iterator[None]:
-    """Turns a device's want of memory into the user's error.
-
-    Args:
-      what: was being done: "training the teacher".
-      batch_size: the one that was too large.
-      share: by what a batch has to divide.
-      trained: whether the batch is a run's; else it is the caller's own.
-
-    Raises:
-      UserError: a device's memory does not suffice; the line names a batch that halves
-        the need, or other ways where none is smaller.
-    """
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        smaller = batch_size // 2 - batch_size // 2 % share
-        batch = f"--config.train.batch_size={smaller} and another --workdir"
-        advice = (
-            f"try {batch if trained else f'batches of {smaller}'}"
-            if smaller
-            else "take a smaller dataset.image_size or student.width, or more devices"
-        )
-        raise UserError(
-            f"{what}: a device's memory does not suffice for batches of {batch_size}; "
-            f"{advice}."
-        ) from error
 
 
 @contextlib.contextmanager

@@ -15,10 +15,11 @@ from absl import logging
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
+from ast_jax.device_memory import memory_errors
 from ast_jax.errors import UserError
 from ast_jax.parallel import DATA_AXIS, agreed, fetch, is_main, replicated
 from ast_jax.training.checkpoints import CheckpointStore
-from ast_jax.training.faults import memory_errors, stop, stop_asked
+from ast_jax.training.faults import stop, stop_asked
 from ast_jax.training.feed import Chunk, Feed, Samples, epoch_order
 from ast_jax.training.overview import log_compiled, traced
 from ast_jax.training.progress import Progress

@@ -7,10 +7,10 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
+from ast_jax.device_memory import memory_errors
 from ast_jax.features.inputs import Inputs
 from ast_jax.features.memory_map import release, scratch
 from ast_jax.parallel import DATA_AXIS, fetch, place, split_tasks_and_batch
-from ast_jax.training.faults import memory_errors
 from ast_jax.training.state import TrainState
 from ast_jax.training.steps import mapped_teachers
 

@@ -18,9 +18,8 @@ from PIL import Image
 
 from ast_jax import Detector
 from ast_jax.errors import UserError
-from ast_jax.evaluation.evaluate import evaluate_category
 from ast_jax.inference.score_map import map_at
-from ast_jax.training.train import open_categories
+from ast_jax.pipeline import evaluate_category, open_categories
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -14,13 +14,13 @@ from reference_arrays import CASES, load, relative_error
 
 from ast_jax.config import default
 from ast_jax.errors import UserError
-from ast_jax.evaluation.evaluate import evaluate
 from ast_jax.features.extract import Features
 from ast_jax.features.inputs import Inputs
 from ast_jax.inference import calibration_file
 from ast_jax.inference.pair import load_pair, score
 from ast_jax.interop.official_checkpoint import import_pair
 from ast_jax.interop.official_state_dict import student_variables, teacher_params
+from ast_jax.pipeline import evaluate
 from ast_jax.run import Run
 
 REPOSITORY = Path(__file__).parents[2]

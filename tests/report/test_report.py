@@ -38,7 +38,7 @@ class Page(html.parser.HTMLParser):
 
 
 def write(made: Made) -> Page:
-    report.write_report(made.run, made.evaluated, made.results)
+    report.write_report(made.run, made.evaluations, made.results)
     return Page(made.run.directory / "report" / "index.html")
 
 
@@ -79,7 +79,7 @@ def test_the_table_holds_the_results_and_the_papers_figures(odd):
 
 def test_alpha_false_alarms_and_recall_are_shown_with_their_intervals(odd):
     made, page = odd
-    one = made.evaluated[0]
+    one = made.evaluations[0]
     alarms = one.calibration.anomalous(one.scores["student"].image)
     count = int(alarms[4:].sum())
     shown = " ".join(page.text)
@@ -165,7 +165,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     made = made_up_run(tmp_path, each=1)
     (tmp_path / "report").write_text("a file")
     with pytest.raises(UserError, match=r"report.*cannot be written"):
-        report.write_report(made.run, made.evaluated, made.results)
+        report.write_report(made.run, made.evaluations, made.results)
 
 
 def test_file_names_are_safe_and_differ():

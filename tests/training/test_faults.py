@@ -7,8 +7,9 @@ import threading
 import jax
 import pytest
 
+from ast_jax.device_memory import memory_errors
 from ast_jax.errors import UserError
-from ast_jax.training.faults import STOPPED, memory_errors, stop, stop_asked
+from ast_jax.training.faults import STOPPED, stop, stop_asked
 
 TOO_LARGE = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9876543210"
 

@@ -14,10 +14,10 @@ from ast_jax.parallel import DATA_AXIS, TASK_AXIS, data_mesh, task_mesh
 from ast_jax.training import steps
 from ast_jax.training.feed import Samples
 from ast_jax.training.loop import Stage, Task, train_stage
+from ast_jax.training.pairs import _batch_size
 from ast_jax.training.state import create_states, stack_states, take_state
 from ast_jax.training.steps import student_loss, teacher_loss
 from ast_jax.training.targets import teacher_targets
-from ast_jax.training.train import _batch_size
 
 BATCH = 4
 IMAGES = (21, 9, 14)  # steps an epoch: 5, 2, 3

@@ -1,120 +1,29 @@
-"""Trains a teacher and then a student for every category and seed of a run."""
+"""The pairs of a run, a teacher and a student for every category and seed: which images
+each one is trained on, and their training side by side.
+"""
 
 import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ast_jax import data
-from ast_jax.backbones import Backbone
-from ast_jax.backbones import create as create_backbone
-from ast_jax.config import validate
-from ast_jax.data.part import Parts
 from ast_jax.errors import UserError
-from ast_jax.features.extract import extract
+from ast_jax.features.category import Category
 from ast_jax.features.inputs import Inputs
 from ast_jax.models import create_student, create_teacher
-from ast_jax.parallel import DATA_AXIS, TASK_AXIS, barrier, task_mesh
-from ast_jax.run import Run, locked
-from ast_jax.training.faults import memory_errors
+from ast_jax.parallel import DATA_AXIS, TASK_AXIS
+from ast_jax.run import Run
 from ast_jax.training.feed import Samples
 from ast_jax.training.loop import Stage, Task, is_finished, train_stage
 from ast_jax.training.overview import parameter_table
-from ast_jax.training.progress import check_tensorboard
 from ast_jax.training.state import create_states, state_template
 from ast_jax.training.steps import Loss, student_loss, teacher_loss
 from ast_jax.training.targets import teacher_targets
-
-
-@dataclasses.dataclass(frozen=True)
-class Category:
-    """One category's parts, by split, and the backbone that sees them."""
-
-    name: str
-    parts: dict[str, Parts]
-    backbone: Backbone | None
-    config: ConfigDict
-
-    def inputs(self, split: str) -> Inputs:
-        """Network inputs of a split; extracts the features unless they are cached."""
-        config = self.config
-        batch_size = config.train.batch_size
-        with memory_errors(f"{self.name}: extracting features", batch_size):
-            features = extract(
-                self.parts[split],
-                mode=config.mode,
-                image_size=config.dataset.image_size,
-                backbone=self.backbone,
-                cache_dir=Path(config.dataset.data_dir).expanduser() / "features",
-                batch_size=batch_size,
-                storage_dtype=config.dataset.feature_dtype,
-                devices=jax.local_devices(),
-            )
-        return Inputs.of(features, binary_mask=config.train.mask == "binary")
-
-
-def open_categories(config: ConfigDict) -> list[Category]:
-    """Opens the configured data and the backbone; nothing is written to a run.
-
-    Raises:
-      UserError: whatever is wrong with the data set or the backbone's weights.
-    """
-    validate(config)
-    # Before the backbone, whose weights may have to be fetched.
-    names = data.categories(config.dataset)
-    backbone = None
-    if config.mode != "3d":
-        size = config.dataset.image_size
-        backbone = create_backbone(config.backbone, image_size=size)
-    return [
-        Category(
-            name,
-            data.load(config.dataset, name, mode=config.mode),
-            backbone,
-            config,
-        )
-        for name in names
-    ]
-
-
-def train(config: ConfigDict, workdir: str | Path, *, profile: bool = False) -> Run:
-    """Trains every category and seed; a run that stands already is continued.
-
-    Args:
-      config: of the run.
-      workdir: its folder.
-      profile: whether to write a trace of some steps to its subfolder `profile`.
-
-    Raises:
-      UserError: anything that the user can put right.
-      SystemExit: the process was asked to stop, and has saved.
-    """
-    if config.train.tensorboard:
-        check_tensorboard()
-    categories = open_categories(config)
-    batch_size, seeds = config.train.batch_size, config.train.seeds
-    mesh = task_mesh(len(categories) * len(seeds), batch_size)
-    with locked(workdir):
-        run = Run.create(workdir, config)
-        traces = run.directory / "profile" if profile else None
-        pairs = [
-            prepare(run, category, seed, mesh.shape[DATA_AXIS])
-            for category in categories
-            for seed in seeds
-        ]
-        # One program trains pairs of one batch size; the largest first, so that pairs
-        # that are trained side by side are of a size.
-        pairs.sort(key=lambda pair: -len(pair.inputs))
-        for size, group in itertools.groupby(pairs, lambda pair: pair.batch_size):
-            train_pairs(list(group), size, config, mesh, traces)
-    barrier("trained")
-    return run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +43,7 @@ class UntrainedPair:
     batch_size: int
 
 
-def prepare(run: Run, category: Category, seed: int, share: int) -> UntrainedPair:
+def begin_pair(run: Run, category: Category, seed: int, share: int) -> UntrainedPair:
     """Chooses the images to train on, and records in the run which they are.
 
     Args:
@@ -214,7 +123,6 @@ def hold_out(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray
 
 def train_pairs(
     pairs: Sequence[UntrainedPair],
-    batch_size: int,
     config: ConfigDict,
     mesh: Mesh,
     traces: Path | None = None,
@@ -222,13 +130,26 @@ def train_pairs(
     """Trains pairs, as many side by side as there is room for on the devices.
 
     Args:
-      pairs: of one batch size.
-      batch_size: theirs.
+      pairs: those of a run.
       config: of the run.
       mesh: of `parallel.task_mesh`.
       traces: a folder for a trace of some steps of each stage, if wanted.
-
     """
+    # One program trains pairs of one batch size; the largest first, so that pairs
+    # that are trained side by side are of a size.
+    pairs = sorted(pairs, key=lambda pair: -len(pair.inputs))
+    for batch_size, group in itertools.groupby(pairs, lambda pair: pair.batch_size):
+        _train_one_size(list(group), batch_size, config, mesh, traces)
+
+
+def _train_one_size(
+    pairs: Sequence[UntrainedPair],
+    batch_size: int,
+    config: ConfigDict,
+    mesh: Mesh,
+    traces: Path | None,
+) -> None:
+    """Trains pairs of one batch size."""
     images = max(len(pair.inputs) for pair in pairs)
     stages = _stages(config, batch_size, images, traces)
     devices = mesh.shape[TASK_AXIS]

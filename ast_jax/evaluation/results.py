@@ -1,0 +1,113 @@
+"""The figures of a run, by category, seed and network: the tree of `results.json`."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from ast_jax.data.part import Parts
+from ast_jax.evaluation import numbers
+from ast_jax.evaluation.published import published
+from ast_jax.inference.calibration import Calibration
+from ast_jax.inference.category import CategoryScores
+from ast_jax.inference.ensemble import NETWORKS, Scores, ScoresBySeed
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """One category's scores and figures.
+
+    Attributes:
+      name: the category's.
+      parts: its test images; maybe none.
+      scores: network → the test images' scores; with several seeds the ensemble's.
+      figures: network → the figures that stand in `results.json`.
+      calibration: from held-out good images; None without any.
+    """
+
+    name: str
+    parts: Parts
+    scores: dict[str, Scores]
+    figures: dict[str, dict]
+    calibration: Calibration | None
+
+
+def evaluate_scores(
+    parts: Parts, scores: CategoryScores, kinds: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """All figures of one category: network → figures.
+
+    Args:
+      parts: the test images; without any there are no figures.
+      scores: theirs.
+      kinds: defect type → kind, of a data set whose figures are told apart by it.
+    """
+    return {
+        name: _figures_of_seeds(
+            parts, scores.by_seed, scores.combined[name], name, kinds
+        )
+        for name in NETWORKS
+    }
+
+
+def _figures_of_seeds(
+    parts: Parts,
+    by_seed: ScoresBySeed,
+    combined: Scores,
+    network: str,
+    kinds: Mapping[str, str] = numbers.NO_KINDS,
+) -> dict[str, Any]:
+    """One seed's figures; of several their mean, beside std, seeds and ensemble."""
+    seeds = {
+        str(seed): numbers.figures(parts, scores[network], kinds)
+        for seed, scores in by_seed.items()
+    }
+    if len(seeds) == 1:
+        return next(iter(seeds.values()))
+    return summary(seeds) | {"ensemble": numbers.figures(parts, combined, kinds)}
+
+
+def summary(seeds: dict[str, dict]) -> dict[str, Any]:
+    """Mean figures of several seeds, their deviation (n − 1) and every seed's own."""
+    mean = numbers.mean_figures(list(seeds.values()))
+    std = {
+        name: float(np.std([figures[name] for figures in seeds.values()], ddof=1))
+        for name, value in mean.items()
+        if value is not None
+    }
+    first = next(iter(seeds.values()))  # they were all scored on the same images
+    said = {key: first[key] for key in ("reasons", "notes") if key in first}
+    return {**mean, "std": std, "seeds": seeds, **said}
+
+
+def results_tree(config: ConfigDict, evaluations: list[Evaluation]) -> dict[str, Any]:
+    """What `results.json` holds: fractions, and null where a metric does not exist."""
+
+    def tree(network: str) -> dict[str, Any]:
+        categories = {
+            category.name: category.figures[network] for category in evaluations
+        }
+        return {"categories": categories, "mean": mean_over_categories(categories)}
+
+    paper = published(config.dataset.name, config.mode)
+    return {**tree("student"), "teacher": tree("teacher"), "paper": paper}
+
+
+def mean_over_categories(categories: dict[str, dict]) -> dict[str, Any]:
+    """The mean over categories; with several seeds also of each seed, and their std."""
+    rows = list(categories.values())
+    mean = numbers.mean_figures(rows)
+    if not all("seeds" in row for row in rows):
+        return mean
+    seeds = {
+        seed: numbers.mean_figures([row["seeds"][seed] for row in rows])
+        for seed in rows[0]["seeds"]
+    }
+    ensembles = numbers.mean_figures([row["ensemble"] for row in rows])
+    return mean | {
+        "std": summary(seeds)["std"],
+        "seeds": seeds,
+        "ensemble": ensembles,
+    }

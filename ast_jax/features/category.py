@@ -1,0 +1,40 @@
+"""A category that is open: its parts, by split, and what the networks see of them."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from ast_jax.backbones import Backbone
+from ast_jax.data.part import Parts
+from ast_jax.device_memory import memory_errors
+from ast_jax.features.extract import extract
+from ast_jax.features.inputs import Inputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Category:
+    """One category's parts, by split, and the backbone that sees them."""
+
+    name: str
+    parts: dict[str, Parts]
+    backbone: Backbone | None
+    config: ConfigDict
+
+    def inputs(self, split: str) -> Inputs:
+        """Network inputs of a split; extracts the features unless they are cached."""
+        config = self.config
+        batch_size = config.train.batch_size
+        with memory_errors(f"{self.name}: extracting features", batch_size):
+            features = extract(
+                self.parts[split],
+                mode=config.mode,
+                image_size=config.dataset.image_size,
+                backbone=self.backbone,
+                cache_dir=Path(config.dataset.data_dir).expanduser() / "features",
+                batch_size=batch_size,
+                storage_dtype=config.dataset.feature_dtype,
+                devices=jax.local_devices(),
+            )
+        return Inputs.of(features, binary_mask=config.train.mask == "binary")

@@ -1,0 +1,152 @@
+"""The story of a run: from a folder of pictures to networks, decisions and a report.
+
+Read `train_and_evaluate` first. What it opens is passed on from room to room, so that
+the data set is opened, and the backbone's weights are read, once.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from ast_jax import backbones, data
+from ast_jax.config import validate
+from ast_jax.evaluation.map_files import write_maps
+from ast_jax.evaluation.results import Evaluation, evaluate_scores, results_tree
+from ast_jax.features.category import Category
+from ast_jax.inference.category import calibrate_category, score_test_images
+from ast_jax.parallel import DATA_AXIS, barrier, is_main, task_mesh
+from ast_jax.report.report import write_report
+from ast_jax.run import Run, locked, write_json
+from ast_jax.training.pairs import begin_pair, train_pairs
+from ast_jax.training.progress import check_tensorboard
+
+
+def train_and_evaluate(
+    config: ConfigDict, workdir: str | Path, *, profile: bool = False
+) -> dict[str, Any]:
+    """Trains a run and evaluates it; a run that stands already is continued.
+
+    Args:
+      config: of the run.
+      workdir: its folder.
+      profile: whether to write a trace of some steps to its subfolder `profile`.
+
+    Returns:
+      The tree of `results.json`.
+
+    Raises:
+      UserError: anything that the user can put right.
+      SystemExit: the process was asked to stop, and has saved.
+    """
+    if config.train.tensorboard:
+        check_tensorboard()
+    categories = open_categories(config)
+    run = _train(config, workdir, categories, profile)
+    return _evaluate(run, config, categories)
+
+
+def train(config: ConfigDict, workdir: str | Path, *, profile: bool = False) -> Run:
+    """Trains every category and seed of a run, see `train_and_evaluate`."""
+    if config.train.tensorboard:
+        check_tensorboard()
+    return _train(config, workdir, open_categories(config), profile)
+
+
+def evaluate(
+    run: Run, config: ConfigDict | None = None, *, save_maps: bool = False
+) -> dict[str, Any]:
+    """Evaluates a trained run; returns the tree of `results.json`.
+
+    Args:
+      run: a trained run.
+      config: the run's own by default; another one may say where the data lie now.
+      save_maps: whether to write every test image's score map below DIR/maps.
+
+    Raises:
+      UserError: a category is not trained, its data or checkpoints are damaged, or
+        another process works in the run's folder.
+    """
+    config = config or run.config
+    return _evaluate(run, config, open_categories(config), save_maps=save_maps)
+
+
+def open_categories(config: ConfigDict) -> list[Category]:
+    """Opens the configured data and the backbone; nothing is written to a run.
+
+    Raises:
+      UserError: whatever is wrong with the configuration, the data set or the
+        backbone's weights.
+    """
+    validate(config)
+    # Before the backbone, whose weights may have to be fetched.
+    names = data.categories(config.dataset)
+    backbone = None
+    if config.mode != "3d":
+        size = config.dataset.image_size
+        backbone = backbones.create(config.backbone, image_size=size)
+    return [
+        Category(
+            name, data.load(config.dataset, name, mode=config.mode), backbone, config
+        )
+        for name in names
+    ]
+
+
+def _train(
+    config: ConfigDict, workdir: str | Path, categories: list[Category], profile: bool
+) -> Run:
+    """Features, then every category's and seed's teacher and student."""
+    seeds = config.train.seeds
+    mesh = task_mesh(len(categories) * len(seeds), config.train.batch_size)
+    with locked(workdir):
+        run = Run.create(workdir, config)
+        pairs = [
+            begin_pair(run, category, seed, mesh.shape[DATA_AXIS])
+            for category in categories
+            for seed in seeds
+        ]
+        traces = run.directory / "profile" if profile else None
+        train_pairs(pairs, config, mesh, traces)
+    barrier("trained")
+    return run
+
+
+def _evaluate(
+    run: Run,
+    config: ConfigDict,
+    categories: list[Category],
+    *,
+    save_maps: bool = False,
+) -> dict[str, Any]:
+    """Every category's threshold and figures, then results and report."""
+    evaluations = []
+    with run.locked():
+        for category in categories:
+            logging.info("%s: evaluating.", category.name)
+            evaluations.append(evaluate_category(run, category))
+            if save_maps and is_main():
+                write_maps(run.directory / "maps", evaluations[-1])
+        results = results_tree(config, evaluations)
+        write_json(run.directory / "results.json", results)
+        if is_main():
+            write_report(run, evaluations, results)
+    logging.info("Done: %s.", run.directory / "report" / "index.html")
+    return results
+
+
+def evaluate_category(run: Run, category: Category) -> Evaluation:
+    """Calibrates a category and computes its figures, over the run's seeds.
+
+    Without test images there are no figures, only a calibration.
+
+    Raises:
+      UserError: there is no trained pair.
+    """
+    ensemble, calibration = calibrate_category(run, category)
+    scores = score_test_images(ensemble, category)
+    parts = category.parts["test"]
+    kinds = data.builder_class(category.config.dataset.name).KINDS
+    figures = evaluate_scores(parts, scores, kinds)
+    return Evaluation(category.name, parts, scores.combined, figures, calibration)
