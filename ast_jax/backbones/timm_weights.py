@@ -14,6 +14,7 @@ from absl import logging
 
 from ast_jax.backbones.architecture import Architecture
 from ast_jax.backbones.efficientnet import Variables
+from ast_jax.backbones.state_dict import read_state_dict
 from ast_jax.errors import UserError
 
 BATCH_NORM_EPSILON = 1e-3
@@ -200,16 +201,5 @@ def _safetensors(path: Path) -> tuple[Shapes, Read]:
 
 
 def _torch(path: Path) -> tuple[Shapes, Read]:
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(
-            f"{path}: .pth needs PyTorch (pip install torch); or give .safetensors"
-        ) from error
-    try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-        shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    except Exception as error:  # torch raises whatever its reader meets
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(f"{path}: not a .pth file of tensors ({reason})") from error
-    return shapes, lambda key: tensors[key].numpy()
+    tensors = read_state_dict(path)
+    return {key: t.shape for key, t in tensors.items()}, tensors.__getitem__

@@ -4,9 +4,9 @@ ast-import --teacher=T.pth --student=S.pth --config=mvtec_3d_ad --workdir=DIR \\
     --category=NAME --config.backbone.padding=efficientnet_pytorch_0.7.1 \\
     --config.dataset.root=/data/mvtec_3d_ad
 
-The `.pth` files are the state dicts that their training saves; to read them takes
-torch. A further category joins the same run. With `dataset.root` the run is calibrated
-on the data set's validation split. Their networks have seen every training image, whose
+The `.pth` files are the state dicts that their training saves; PyTorch is not needed.
+A further category joins the same run. With `dataset.root` the run is calibrated on the
+data set's validation split. Their networks have seen every training image, whose
 scores are lower than a new part's: no fraction of those can stand in for a validation
 split, and without one there is no threshold.
 """
@@ -23,6 +23,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from ast_jax.backbones import architecture
+from ast_jax.backbones.state_dict import read_state_dict
 from ast_jax.config import validate
 from ast_jax.data import depth
 from ast_jax.errors import UserError
@@ -31,7 +32,6 @@ from ast_jax.inference import calibration_file
 from ast_jax.inference.category import calibrate_category
 from ast_jax.interop.official_state_dict import (
     StateDict,
-    read_state_dict,
     student_variables,
     teacher_params,
 )

@@ -4,10 +4,8 @@ Their teacher is a list of modules, inputs and permutations among them. Permutat
 not in the state dict: number k is drawn with seed k, as `Teacher` does.
 """
 
-import pickle
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from flax.traverse_util import unflatten_dict
@@ -103,33 +101,6 @@ def _renamed(state: StateDict, names: Names, network: str) -> dict:
 
 
 def _ours(tensor: np.ndarray) -> Float[np.ndarray, "..."]:
-    """A kernel OIHW becomes HWIO; the rest stays."""
+    """In float32; a kernel OIHW becomes HWIO."""
+    tensor = tensor.astype(np.float32)
     return np.transpose(tensor, (2, 3, 1, 0)) if tensor.ndim == 4 else tensor
-
-
-def read_state_dict(path: Path) -> StateDict:
-    """The tensors of a `.pth` file, as float32; nothing is unpickled but tensors.
-
-    Raises:
-      UserError: torch is not installed, or the file holds no state dict.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file.")
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(f"{path}: .pth needs PyTorch (pip install torch).") from error
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its reader meets
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-            reason = (
-                "a whole pickled module, which could run any code when opened; if you "
-                "trust it, torch.save(torch.load(FILE, weights_only=False).state_dict()"
-                ", NEW) beside the authors' code makes one"
-            )
-        raise UserError(f"{path}: not a state dict ({reason[:250]}).") from error
-    if not isinstance(state, Mapping) or not all(map(torch.is_tensor, state.values())):
-        raise UserError(f"{path}: not a state dict (no dictionary of tensors).")
-    return {name: tensor.float().numpy() for name, tensor in state.items()}

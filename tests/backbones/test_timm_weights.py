@@ -2,7 +2,6 @@
 
 import hashlib
 import http.server
-import sys
 import threading
 
 import jax
@@ -11,6 +10,7 @@ import pytest
 from huggingface_hub import constants
 from safetensors.numpy import save, save_file
 from stand_in_weights import state_dict
+from torch_files import state_dict_file
 
 from ast_jax.backbones import timm_weights
 from ast_jax.backbones.architecture import architecture
@@ -162,29 +162,9 @@ def test_a_thousand_damaged_files_never_give_wrong_weights(file):
 
 
 def test_pth_gives_the_same_variables(tmp_path):
-    torch = pytest.importorskip("torch", reason="PyTorch is optional")
     path = tmp_path / "weights.pth"
-    torch.save({key: torch.from_numpy(t) for key, t in TENSORS.items()}, path)
+    path.write_bytes(state_dict_file(TENSORS))
     assert same_variables(timm_weights.load(path, NET))
-
-
-class Malicious:
-    def __reduce__(self):
-        return exec, ("raise SystemExit('unpickled')",)
-
-
-def test_pth_is_never_unpickled(tmp_path):
-    torch = pytest.importorskip("torch", reason="PyTorch is optional")
-    path = tmp_path / "weights.pth"
-    torch.save({"bn1.weight": Malicious()}, path)
-    with pytest.raises(UserError, match=r"weights\.pth: not a \.pth file of tensors"):
-        timm_weights.load(path, NET)
-
-
-def test_pth_without_torch_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UserError, match=r"needs PyTorch .*\.safetensors"):
-        timm_weights.load(tmp_path / "weights.pth", NET)
 
 
 def test_a_missing_file_is_named_with_the_ways_out(tmp_path):

@@ -1,7 +1,4 @@
-"""The authors' `.pth` pair becomes a run that scores as their code, or is refused.
-
-Reading `.pth` needs torch; the tests that write one skip without it.
-"""
+"""The authors' `.pth` pair becomes a run that scores as their code, or is refused."""
 
 import subprocess
 import sys
@@ -10,6 +7,7 @@ from pathlib import Path
 import layouts
 import numpy as np
 import pytest
+import torch_files
 from reference_arrays import CASES, load, relative_error
 
 from ast_jax.config import default
@@ -41,22 +39,17 @@ def recorded_config(mode: str):
 
 
 @pytest.fixture
-def torch():
-    return pytest.importorskip("torch", reason="torch is not installed")
-
-
-@pytest.fixture
-def files(torch, tmp_path):
+def files(tmp_path):
     """Writes a recorded pair as the authors' code does; changes are of its tensors."""
 
     def write(name: str, **changes) -> dict[str, Path]:
         paths = {}
         for network in ("teacher", "student"):
             state = load(name).state_dict(network)
-            tensors = {key: torch.tensor(array) for key, array in state.items()}
+            tensors = {key: array.copy() for key, array in state.items()}
             changes.get(network, lambda tensors: None)(tensors)
             paths[network] = tmp_path / f"{name}_{network}.pth"
-            torch.save(tensors, paths[network])
+            paths[network].write_bytes(torch_files.state_dict_file(tensors))
         return paths
 
     return write
@@ -153,7 +146,7 @@ def test_training_images_cannot_calibrate_what_has_seen_them(tmp_path):
 
 
 def widened(tensors):
-    tensors["conv1.weight"] = tensors["conv1.weight"].repeat(2, 1, 1, 1)
+    tensors["conv1.weight"] = tensors["conv1.weight"].repeat(2, axis=0)
 
 
 def spoilt(tensors):
@@ -212,12 +205,13 @@ def test_neither_a_present_category_nor_another_run_is_overwritten(files, tmp_pa
         import_pair(recorded_config("rgb"), directory, "peach", pair)
 
 
-def test_only_tensors_are_unpickled(torch, files, tmp_path):
+def test_nothing_but_tensors_is_read(files, tmp_path):
     pair, config = files("rgb"), recorded_config("rgb")
-    torch.save(torch.nn.Linear(2, 2), pair["student"])
+    module = torch_files.Call("torch.nn.modules.linear Linear", ())
+    pair["student"].write_bytes(torch_files.archive(module, {}))
     with pytest.raises(UserError, match=r"a whole pickled module.*state_dict"):
         import_pair(config, tmp_path / "run", "bagel", pair)
-    torch.save([torch.zeros(2)], pair["student"])
+    pair["student"].write_bytes(torch_files.archive([], {}))
     with pytest.raises(UserError, match="no dictionary of tensors"):
         import_pair(config, tmp_path / "run", "bagel", pair)
     pair["teacher"].write_bytes(pair["teacher"].read_bytes()[:1000])
