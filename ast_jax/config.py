@@ -4,6 +4,8 @@ The defaults are the authors' code on MVTec 3D-AD (METHOD.md "Optimiser and sche
 a file in `configs/` changes what its benchmark needs.
 """
 
+import math
+
 from ml_collections import ConfigDict
 
 from ast_jax.errors import UserError
@@ -19,6 +21,7 @@ _CHOICES = {
     "train.mask": ("soft", "binary"),
     "train.loss_average": ("all", "foreground"),
     "dataset.feature_dtype": ("float32", "float16"),
+    "depth.unit": ("auto", "m", "mm"),
 }
 _AT_LEAST_ONE = (
     "teacher.blocks",
@@ -29,6 +32,7 @@ _AT_LEAST_ONE = (
     "train.batch_size",
     "train.checkpoint_epochs",
     "train.tasks_per_device",
+    "depth.dilation",
 )
 
 
@@ -45,6 +49,13 @@ def default() -> ConfigDict:
                 "image_size": 768,  # pixels, a multiple of 32
                 "feature_dtype": "float32",  # of the feature cache; float16 halves it
                 "seed": 0,  # of the synthetic data set
+            },
+            "depth": {
+                "unit": "auto",  # or m, mm; auto: integers are mm, floats m
+                "missing": 0.0,  # what means "no depth" beside 0 and NaN, in files
+                "foreground_distance": 7e-3,  # metres off the background plane
+                "fill_rounds": 3,  # pixels by which gaps are filled
+                "dilation": 8,  # pixels, of the foreground; 8 are a map's position
             },
             "backbone": {
                 "name": "tf_efficientnet_b5.aa_in1k",  # timm's with tag, or scattering
@@ -112,6 +123,13 @@ def validate(config: ConfigDict) -> None:
         raise UserError(
             f"dataset.image_size must be a multiple of {STRIDE}. Got {size}."
         )
+    _validate_depth(config.depth)
+    for seed in (config.dataset.seed, *config.train.seeds):
+        if not 0 <= seed < 2**31:
+            raise UserError(
+                "dataset.seed and train.seeds must be from 0 to 2147483647. "
+                f"Got {seed}."
+            )
     if not 0 <= config.calibration.fraction < 1:
         fraction = config.calibration.fraction
         raise UserError(f"calibration.fraction must be in [0, 1). Got {fraction}.")
@@ -124,6 +142,18 @@ def validate(config: ConfigDict) -> None:
     seeds = config.train.seeds
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise UserError(f"train.seeds must be distinct and not negative. Got {seeds}.")
+
+
+def _validate_depth(depth: ConfigDict) -> None:
+    if not 0 <= depth.foreground_distance < math.inf:
+        raise UserError(
+            "depth.foreground_distance must be a distance in metres, not negative. "
+            f"Got {depth.foreground_distance}."
+        )
+    if depth.fill_rounds < 0:
+        raise UserError(
+            f"depth.fill_rounds must not be negative. Got {depth.fill_rounds}."
+        )
 
 
 def flatten(tree: dict, prefix: str = "") -> dict[str, object]:

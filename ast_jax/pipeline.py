@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from ast_jax import backbones, data
 from ast_jax.config import validate
+from ast_jax.data.depth_options import DepthOptions
 from ast_jax.evaluation.map_files import write_maps
 from ast_jax.evaluation.results import Evaluation, evaluate_scores, results_tree
 from ast_jax.features.category import Category
@@ -86,10 +87,9 @@ def open_categories(config: ConfigDict) -> list[Category]:
     if config.mode != "3d":
         size = config.dataset.image_size
         backbone = backbones.create(config.backbone, image_size=size)
+    read = {"mode": config.mode, "depth_options": DepthOptions.from_config(config)}
     return [
-        Category(
-            name, data.load(config.dataset, name, mode=config.mode), backbone, config
-        )
+        Category(name, data.load(config.dataset, name, **read), backbone, config)
         for name in names
     ]
 

@@ -58,7 +58,7 @@ def preprocess_by_loop(z: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray
         mode="bilinear",
         align_corners=True,
     )[0, 0].numpy()
-    foreground = (np.abs(z - plane) > depth.FOREGROUND_DISTANCE) & (z != 0)
+    foreground = (np.abs(z - plane) > depth.DEFAULT.foreground_distance) & (z != 0)
     mean = z[foreground].mean()
     relative = (np.where(foreground, z, mean) - mean) * depth.DEPTH_SCALE
     both = torch.from_numpy(np.stack([relative, foreground]).astype(np.float32))

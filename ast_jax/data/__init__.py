@@ -4,12 +4,22 @@ import importlib
 
 from ml_collections import ConfigDict
 
+from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.layout import near_match
 from ast_jax.data.part import Part, Parts
 from ast_jax.data.samples import SPLITS
 from ast_jax.errors import UserError
 
-__all__ = ["DATASETS", "MODES", "Part", "Parts", "builder_class", "categories", "load"]
+__all__ = [
+    "DATASETS",
+    "MODES",
+    "DepthOptions",
+    "Part",
+    "Parts",
+    "builder_class",
+    "categories",
+    "load",
+]
 
 # Where each builder is; imported when asked for, because tfds takes time to import.
 DATASETS = {
@@ -21,6 +31,7 @@ DATASETS = {
     "synthetic": "ast_jax.data.datasets.synthetic:Synthetic",
 }
 MODES = ("rgb", "3d", "rgb3d")
+DEFAULT_DEPTH = DepthOptions()
 
 
 def builder_class(name: str) -> type:
@@ -48,7 +59,13 @@ def categories(dataset: ConfigDict) -> tuple[str, ...]:
     return chosen
 
 
-def load(dataset: ConfigDict, category: str, *, mode: str) -> dict[str, Parts]:
+def load(
+    dataset: ConfigDict,
+    category: str,
+    *,
+    mode: str,
+    depth_options: DepthOptions = DEFAULT_DEPTH,
+) -> dict[str, Parts]:
     """Prepare a category, unless it has been, and return its parts.
 
     Args:
@@ -56,6 +73,7 @@ def load(dataset: ConfigDict, category: str, *, mode: str) -> dict[str, Parts]:
             are read here.
         category: one of `categories(dataset)`.
         mode: "rgb", for which point clouds are not even opened; "3d" or "rgb3d".
+        depth_options: the unit of the point clouds, and what is missing in them.
 
     Returns:
         The parts of "train", "validation" and "test"; empty where there are none.
@@ -66,7 +84,7 @@ def load(dataset: ConfigDict, category: str, *, mode: str) -> dict[str, Parts]:
     if mode not in MODES:
         raise UserError(f"unknown mode {mode!r}: {near_match(mode, MODES)}")
     builder = builder_class(dataset.name).from_config(
-        dataset, category, depth=mode != "rgb"
+        dataset, category, depth=mode != "rgb", depth_options=depth_options
     )
     builder.prepare()
     splits = {split: builder.parts(split) for split in SPLITS}

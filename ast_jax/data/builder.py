@@ -23,6 +23,8 @@ from absl import logging
 from google.protobuf.json_format import ParseError
 from tqdm import tqdm
 
+from ast_jax.data.decode import DEFAULT_DEPTH
+from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.layout import near_match, subfolders
 from ast_jax.data.part import Entry, Part, Parts
 from ast_jax.data.samples import SPLITS, Content, Listing, Sample, check, told
@@ -65,6 +67,7 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         data_dir: str | os.PathLike,
         root: str | os.PathLike = "",
         depth: bool = False,
+        depth_options: DepthOptions = DEFAULT_DEPTH,
     ):
         """List the samples of a category; nothing is decoded or written yet.
 
@@ -73,6 +76,7 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             data_dir: where prepared data are kept, below `name/category-hash`.
             root: the folder as the publisher ships it.
             depth: read the point clouds too.
+            depth_options: their unit, and what is missing in them.
 
         Raises:
             UserError: the folder, category, point clouds or good parts are missing.
@@ -80,6 +84,7 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.root = Path(root).expanduser()
         self.category = category
         self.depth = depth
+        self.depth_options = depth_options
         if depth and not self.HAS_DEPTH:
             raise UserError(f"{self.TITLE} has no point clouds: set --config.mode=rgb")
         known = self.categories(root)
@@ -107,13 +112,16 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             raise _damaged(os.path.join(data_dir, self.name, name)) from error
 
     @classmethod
-    def from_config(cls, dataset: Any, category: str, *, depth: bool) -> "PartsBuilder":
-        """Make the builder of a category from the `dataset` section of a config."""
+    def from_config(cls, dataset: Any, category: str, **options: Any) -> "PartsBuilder":
+        """Make the builder of a category from the `dataset` section of a config.
+
+        Args:
+            dataset: the section.
+            category: one of `categories(dataset.root)`.
+            options: further arguments of the class.
+        """
         return cls(
-            category=category,
-            data_dir=dataset.data_dir,
-            root=dataset.root,
-            depth=depth,
+            category=category, data_dir=dataset.data_dir, root=dataset.root, **options
         )
 
     @classmethod
@@ -275,6 +283,8 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _source_hash(self) -> str:
         state = [self.depth, self.listing.problems, self.source_state()]
+        if self.depth and self.depth_options.reading:
+            state.append(self.depth_options.reading)
         return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:12]
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -308,7 +318,7 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _checked(self, sample: Sample) -> Content:
         """The sample's content; what is wrong with it goes on the list of problems."""
-        content, problems = check(sample)
+        content, problems = check(sample, self.depth_options)
         if not problems and content.masks:
             try:
                 areas = np.float32(self.saturations(sample, content)).tolist()

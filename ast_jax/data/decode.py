@@ -15,12 +15,14 @@ import tifffile
 from jaxtyping import Bool, Float32, Int32, UInt8
 from PIL import Image, ImageOps
 
+from ast_jax.data import depth_check
+from ast_jax.data.depth_options import DepthOptions
 from ast_jax.errors import UserError
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
 DEPTH_SUFFIXES = frozenset((".tif", ".tiff", ".png", ".npy"))
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
-METRES_PER_UNIT = 1e-3  # integer depth, as range cameras store it, is in millimetres
+DEFAULT_DEPTH = DepthOptions()
 
 
 def read_file(source: bytes | os.PathLike) -> bytes:
@@ -84,25 +86,45 @@ def decode_mask(source: bytes | os.PathLike, name: str = "") -> Bool[np.ndarray,
     return decode_labels(source, name) > 0
 
 
-def decode_z(source: bytes | os.PathLike, name: str = "") -> Float32[np.ndarray, "h w"]:
+def decode_z(
+    source: bytes | os.PathLike,
+    name: str = "",
+    options: DepthOptions = DEFAULT_DEPTH,
+    *,
+    checked: bool = True,
+) -> Float32[np.ndarray, "h w"]:
     """Decode a depth map: z in metres, 0 = missing.
 
     Args:
         source: the file or its bytes. TIFF or `.npy`: an organised point cloud
-            `[h, w, 3]`, of which z is the last channel, or z alone `[h, w]`. Floats are
-            metres; integers, as in 16-bit PNG, are millimetres.
+            `[h, w, 3]`, of which z is the last channel, or z alone `[h, w]`; also a
+            16-bit PNG.
         name: what an error calls it; the path when empty.
+        options: the unit, and which value is missing.
+        checked: refuse numbers that can't be distances in that unit; they need no
+            second look in prepared data.
 
     Returns:
         z; NaN, which some scanners write for "missing", becomes 0.
 
     Raises:
-        UserError: the file is missing, damaged, of another shape, or holds infinities.
+        UserError: the file is missing, damaged, of another shape, or holds infinities
+            or numbers that cannot be distances.
     """
     name = name or _name(source)
-    values = _read_array(read_file(source), name)
+    return z_of_array(_read_array(read_file(source), name), name, options, checked)
+
+
+def z_of_array(
+    values: np.ndarray,
+    name: str,
+    options: DepthOptions = DEFAULT_DEPTH,
+    checked: bool = True,
+) -> Float32[np.ndarray, "h w"]:
+    """As `decode_z`, of an array in place of a file."""
     if values.ndim == 3 and values.shape[0] == 3 != values.shape[2]:
         values = np.moveaxis(values, 0, -1)  # planar TIFF
+    shape = values.shape
     if values.ndim == 3 and values.shape[2] in (1, 3):
         values = values[..., -1]
     is_number = values.dtype.kind == "f" or (
@@ -110,18 +132,26 @@ def decode_z(source: bytes | os.PathLike, name: str = "") -> Float32[np.ndarray,
     )
     if values.ndim != 2 or values.size == 0 or not is_number:
         raise UserError(
-            f"{name}: not a depth map: got {values.dtype} of shape {values.shape}, "
+            f"{name}: not a depth map: got {values.dtype} of shape {shape}, "
             "expected floats or 16-bit integers [h, w, 3] (x, y, z) or [h, w] (z)"
         )
-    scale = 1.0 if values.dtype.kind == "f" else METRES_PER_UNIT
+    if checked:
+        depth_check.check_shape(shape, name)
+    if options.missing:
+        missing = np.isclose(values.astype(np.float64), options.missing, 1e-6, 0)
+        values = np.where(missing, values.dtype.type(0), values)
+    kind = values.dtype.kind
     with np.errstate(over="ignore"):  # beyond float32 is infinite, told below
-        z = values.astype(np.float32) * np.float32(scale)
+        z = values.astype(np.float32) * np.float32(options.metres(kind))
     z = np.where(np.isnan(z), np.float32(0), z)
     if infinite := np.count_nonzero(np.isinf(z)):
         raise UserError(
-            f"{name}: {infinite} of {z.size} depth values are infinite; "
-            "write 0 or NaN where depth is missing"
+            f"{name}: {infinite} of {z.size} depth values are infinite; write 0 or NaN "
+            "where depth is missing, or set --config.depth.missing=inf (or -inf)"
         )
+    if checked:
+        depth_check.check_values(values, name)
+        depth_check.check_range(z, kind, name, options)
     return z
 
 

@@ -10,14 +10,20 @@ from absl import logging
 from jaxtyping import Bool, Float, Float32
 from scipy import ndimage
 
+from ast_jax.data.depth_options import DepthOptions
+
 UNSHUFFLE = 8  # depth pixels along each side of one position of the feature map
-FOREGROUND_DISTANCE = 7e-3  # metres off the background plane
+DEFAULT = DepthOptions()
 DEPTH_SCALE = 100.0  # metres to centimetres: about unit variance
 _CORNER = 2  # side of the block of pixels that stands for a corner
 
 
 def preprocess_depth(
-    z: Float32[np.ndarray, "h w"], side: int, *, name: str = ""
+    z: Float32[np.ndarray, "h w"],
+    side: int,
+    options: DepthOptions = DEFAULT,
+    *,
+    name: str = "",
 ) -> tuple[Float32[np.ndarray, "side side c"], Float32[np.ndarray, "side side"]]:
     """Depth channels and soft foreground weight on a `side`×`side` feature map.
 
@@ -27,26 +33,28 @@ def preprocess_depth(
     Args:
       z: height in metres; 0 or a non-finite value = missing. Need not be square.
       side: positions along each side of the feature map; depth is resized to 8·`side`.
+      options: fill rounds, distance of the foreground and its dilation.
       name: what to call this cloud in warnings.
 
     Returns:
       depth: centimetres off the object's mean, 0 in the background, 8×8 pixels folded
         into 64 channels (channel = row offset · 8 + column offset).
-      weight: share of foreground, in 0..1, after dilation by an 8×8 box.
+      weight: share of foreground, in 0..1, after dilation (by an 8×8 box).
     """
-    z = fill_missing(np.where(np.isfinite(z), z, np.float32(0)))
+    z = fill_missing(np.where(np.isfinite(z), z, np.float32(0)), options.fill_rounds)
     if not z.any():
         logging.warning("%s: the point cloud is empty; its depth is taken as 0", name)
         empty = np.zeros((side, side, UNSHUFFLE**2), np.float32)
         return empty, np.ones((side, side), np.float32)
-    foreground = foreground_mask(z, background_plane(z, name=name))
+    plane = background_plane(z, name=name)
+    foreground = foreground_mask(z, plane, options.foreground_distance)
     if foreground.any():
-        weight = foreground_weight(foreground, side)
+        weight = foreground_weight(foreground, side, options.dilation)
     else:
         logging.warning(
-            "%s: nothing stands out from the background plane; the whole image counts"
-            " as foreground",
-            name,
+            "%s: nothing stands out from the background plane by more than %g m "
+            "(depth.foreground_distance); the whole image counts as foreground",
+            *(name, options.foreground_distance),
         )
         foreground = z != 0
         weight = np.ones((side, side), np.float32)
@@ -55,7 +63,7 @@ def preprocess_depth(
 
 
 def fill_missing(
-    z: Float32[np.ndarray, "h w"], rounds: int = 3
+    z: Float32[np.ndarray, "h w"], rounds: int = DEFAULT.fill_rounds
 ) -> Float32[np.ndarray, "h w"]:
     """Gives missing (0) pixels the mean of their present 3×3 neighbours, repeatedly.
 
@@ -103,7 +111,7 @@ def background_plane(
 def foreground_mask(
     z: Float32[np.ndarray, "h w"],
     plane: Float[np.ndarray, "h w"],
-    distance: float = FOREGROUND_DISTANCE,
+    distance: float = DEFAULT.foreground_distance,
 ) -> Bool[np.ndarray, "h w"]:
     """The present pixels that are more than `distance` metres off the `plane`."""
     return (np.abs(z - plane) > distance) & (z != 0)
@@ -124,18 +132,22 @@ def relative_depth(
 
 
 def foreground_weight(
-    foreground: Bool[np.ndarray, "h w"], side: int
+    foreground: Bool[np.ndarray, "h w"], side: int, dilation: int = DEFAULT.dilation
 ) -> Float32[np.ndarray, "side side"]:
     """The soft weight in 0..1 of each position of the feature map.
 
-    The mask is brought to 8·`side`, where every touched pixel counts, dilated with an
-    8×8 box, and resized bilinearly to `side`: the mean of each cell's central 2×2.
+    The mask is brought to 8·`side`, where every touched pixel counts, dilated with a
+    box of `dilation` pixels, and resized bilinearly to `side`: the mean of each cell's
+    central 2×2.
     """
     touched = resize_bilinear(foreground.astype(np.float32), side * UNSHUFFLE) > 0
     # SciPy's window for an even size reaches further back; the authors' dilation
     # reaches further ahead: output pixel i sees inputs i − 3 … i + 4.
     dilated = ndimage.maximum_filter(
-        touched.astype(np.uint8), size=UNSHUFFLE, origin=-1, mode="constant"
+        touched.astype(np.uint8),
+        size=dilation,
+        origin=dilation % 2 - 1,
+        mode="constant",
     )
     cells = dilated.reshape(side, UNSHUFFLE, side, UNSHUFFLE)
     middle = slice(UNSHUFFLE // 2 - 1, UNSHUFFLE // 2 + 1)

@@ -11,7 +11,14 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float32
 
-from ast_jax.data.decode import decode_image, decode_mask, decode_z, read_file
+from ast_jax.data.decode import (
+    DEFAULT_DEPTH,
+    decode_image,
+    decode_mask,
+    decode_z,
+    read_file,
+)
+from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.part import GOOD, Entry, Part
 from ast_jax.errors import UserError
 
@@ -95,8 +102,14 @@ class Content:
         return Part(entry.id, entry.defect, image, self.z, masks, self.saturations)
 
 
-def check(sample: Sample) -> tuple[Content, list[str]]:
+def check(
+    sample: Sample, depth_options: DepthOptions = DEFAULT_DEPTH
+) -> tuple[Content, list[str]]:
     """Read and decode every file of a sample.
+
+    Args:
+        sample: the sample.
+        depth_options: the unit of its point cloud, and what is missing in it.
 
     Returns:
         Its content (without saturations), and a line for each file that is broken or
@@ -111,13 +124,15 @@ def check(sample: Sample) -> tuple[Content, list[str]]:
             problems.append(str(error))
             return None
 
-    def decoded(function: Callable[..., Any], source: Any) -> tuple[Any, Any]:
+    def decoded(
+        function: Callable[..., Any], source: Any, *options: Any
+    ) -> tuple[Any, Any]:
         content = attempt(read_file, source)
-        return content, attempt(function, content, sample.name(source))
+        return content, attempt(function, content, sample.name(source), *options)
 
     image, pixels = decoded(decode_image, sample.image)
     if isinstance(sample.xyz, Path):
-        _, z = decoded(decode_z, sample.xyz)
+        _, z = decoded(decode_z, sample.xyz, depth_options)
     else:
         z = sample.xyz
     pairs = [decoded(decode_mask, mask) for mask in sample.masks or ()]

@@ -7,6 +7,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ast_jax.backbones import Backbone
+from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.part import Parts
 from ast_jax.device_memory import memory_errors
 from ast_jax.features.extract import extract
@@ -33,6 +34,7 @@ class Category:
                 image_size=config.dataset.image_size,
                 backbone=self.backbone,
                 cache_dir=Path(config.dataset.data_dir).expanduser() / "features",
+                depth_options=DepthOptions.from_config(config),
                 batch_size=batch_size,
                 storage_dtype=config.dataset.feature_dtype,
                 devices=jax.local_devices(),

@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from ast_jax.backbones import Backbone
 from ast_jax.data import depth
-from ast_jax.data.decode import resize_image
+from ast_jax.data.decode import DEFAULT_DEPTH, resize_image
+from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.part import Part, Parts
 from ast_jax.errors import UserError
 from ast_jax.features import cache
@@ -62,6 +63,7 @@ def extract(
     image_size: int,
     backbone: Backbone | None,
     cache_dir: Path,
+    depth_options: DepthOptions = DEFAULT_DEPTH,
     batch_size: int = 8,
     storage_dtype: str = "float32",
     devices: Sequence[jax.Device] | None = None,
@@ -74,6 +76,7 @@ def extract(
       image_size: side in pixels to which images are resized.
       backbone: not needed in mode 3d.
       cache_dir: where features are kept; made if need be.
+      depth_options: how depth is preprocessed.
       batch_size: parts at a time; more if `devices` do not divide it.
       storage_dtype: float32, or float16 for half the room.
       devices: among which a batch is divided; default one device.
@@ -96,8 +99,10 @@ def extract(
         )
     if "3d" in mode:
         both = store(
-            _depth_entry(parts, side, storage_dtype),
-            functools.partial(_depth_and_foreground, side=side),
+            _depth_entry(parts, side, storage_dtype, depth_options),
+            functools.partial(
+                _depth_and_foreground, side=side, depth_options=depth_options
+            ),
             lambda batch: batch,
             batch_size,
         )
@@ -137,9 +142,12 @@ def _image_entry(
     )
 
 
-def _depth_entry(parts: Parts, side: int, dtype: str) -> cache.Entry:
+def _depth_entry(
+    parts: Parts, side: int, dtype: str, depth_options: DepthOptions
+) -> cache.Entry:
     shape = (len(parts), side, side, _DEPTH_CHANNELS + 1)
-    return cache.Entry("depth", shape, dtype, {"parts": parts.fingerprint_of("z")})
+    sources = {"parts": parts.fingerprint_of("z")} | depth_options.processing
+    return cache.Entry("depth", shape, dtype, sources)
 
 
 def _network_input(part: Part, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
@@ -149,13 +157,13 @@ def _network_input(part: Part, size: int) -> UInt8[np.ndarray, "{size} {size} 3"
 
 
 def _depth_and_foreground(
-    part: Part, side: int
+    part: Part, side: int, depth_options: DepthOptions
 ) -> Float[np.ndarray, "{side} {side} 65"]:
     if part.z is None:
         raise UserError(
             f"{part.id}: has no point cloud; take mode=rgb or another data set"
         )
-    channels, weight = depth.preprocess_depth(part.z, side, name=part.id)
+    channels, weight = depth.preprocess_depth(part.z, side, depth_options, name=part.id)
     return np.concatenate([channels, weight[..., None]], axis=-1)
 
 

@@ -25,6 +25,7 @@ from ast_jax import backbones, scoring
 from ast_jax.backbones import Backbone
 from ast_jax.data import depth
 from ast_jax.data.decode import resize_image
+from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.part import Part
 from ast_jax.device_memory import memory_errors
 from ast_jax.errors import UserError
@@ -173,9 +174,14 @@ class Detector:
             prepared["image"] = resize_image(part.image, self.config.dataset.image_size)
         if self.config.mode != "rgb":
             prepared["depth"], prepared["foreground"] = depth.preprocess_depth(
-                part.z, self.side, name=part.id
+                part.z, self.side, self.depth_options, name=part.id
             )
         return prepared
+
+    @property
+    def depth_options(self) -> DepthOptions:
+        """How the run's depth was read and preprocessed."""
+        return DepthOptions.from_config(self.config)
 
     @functools.cached_property
     def colour_scale(self) -> ColourScale:
@@ -269,7 +275,9 @@ class Detector:
         if not isinstance(one, tuple):
             one = (None, one) if self.config.mode == "3d" else (one, None)
         try:
-            part = read_part.decode(self.config.mode, *one)
+            part = read_part.decode(
+                self.config.mode, *one, depth_options=self.depth_options
+            )
             return part, self.prepare(part)
         except UserError as error:
             return error

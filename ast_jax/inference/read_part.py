@@ -1,6 +1,5 @@
 """One part as its user hands it over: as files, pictures or arrays."""
 
-import io
 import os
 from pathlib import Path
 
@@ -8,7 +7,14 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageOps
 
-from ast_jax.data.decode import decode_image, decode_z, to_rgb
+from ast_jax.data.decode import (
+    DEFAULT_DEPTH,
+    decode_image,
+    decode_z,
+    to_rgb,
+    z_of_array,
+)
+from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.part import Part
 from ast_jax.errors import UserError
 
@@ -18,7 +24,12 @@ _UNKNOWN = "unknown"  # in place of the defect type
 
 
 def decode(
-    mode: str, image: Source | Image.Image | None, xyz: Source | None, name: str = ""
+    mode: str,
+    image: Source | Image.Image | None,
+    xyz: Source | None,
+    name: str = "",
+    *,
+    depth_options: DepthOptions = DEFAULT_DEPTH,
 ) -> Part:
     """Decodes one part; the files of data sets go the same way.
 
@@ -29,6 +40,7 @@ def decode(
       xyz: a file as `decode_z` reads it, or an array [h,w,3] (x, y, z) or [h,w] (z):
         floats in metres or integers in millimetres; 0 or NaN where depth is missing.
       name: what a warning calls the part.
+      depth_options: the run's.
 
     Raises:
       UserError: what the mode needs is not given, cannot be decoded or does not fit
@@ -41,7 +53,7 @@ def decode(
             f" {' and no '.join(missing)}"
         )
     pixels = None if image is None else _pixels(image)
-    z = None if mode == "rgb" else _depth(xyz)
+    z = None if mode == "rgb" else _depth(xyz, depth_options)
     if pixels is not None and z is not None and pixels.shape[:2] != z.shape:
         sizes = (f"{a.shape[1]} by {a.shape[0]}" for a in (pixels, z))
         raise UserError("image is {} pixels, but xyz is {}".format(*sizes))
@@ -80,16 +92,11 @@ def _pixels_of_array(image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
 
-def _depth(xyz: Source) -> Float32[np.ndarray, "h w"]:
+def _depth(xyz: Source, depth_options: DepthOptions) -> Float32[np.ndarray, "h w"]:
     if isinstance(xyz, np.ndarray):
-        stream = io.BytesIO()
-        try:
-            np.save(stream, xyz, allow_pickle=False)
-        except ValueError as error:
-            raise UserError(f"xyz: got an array of {xyz.dtype}") from error
-        z = decode_z(stream.getvalue(), "xyz")
+        z = z_of_array(xyz, "xyz", depth_options)
     else:
-        z = decode_z(Path(xyz))
+        z = decode_z(Path(xyz), options=depth_options)
     if not z.any():
         name = "xyz" if isinstance(xyz, np.ndarray) else xyz
         raise UserError(f"{name}: no depth is present, every pixel is 0 or NaN")

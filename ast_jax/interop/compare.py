@@ -143,7 +143,12 @@ def main() -> None:
     function = opened(Path(values.file))
     detector = Detector.load(values.workdir, values.category)
     config = detector.config
-    parts = data.load(config.dataset, detector.category, mode=config.mode)["test"]
+    parts = data.load(
+        config.dataset,
+        detector.category,
+        mode=config.mode,
+        depth_options=detector.depth_options,
+    )["test"]
     comparison = compare(detector, function, parts)
     print(comparison)
     sys.exit(not comparison.agrees)

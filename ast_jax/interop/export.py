@@ -143,10 +143,12 @@ def card(detector: Detector) -> dict[str, Any]:
 def _inputs(detector: Detector) -> dict[str, Any]:
     size, side = detector.config.dataset.image_size, detector.side
     fine = depth.UNSHUFFLE * side
+    options = detector.depth_options
     meanings = {
         "image": f"RGB, 0 to 255, of a picture of any size resized to {size}x{size}: "
         "bilinear with antialiasing, Pillow's Image.resize(..., BILINEAR)",
-        "depth": f"ast_jax.data.depth.preprocess_depth(z, {side}), first result: z in "
+        "depth": f"ast_jax.data.depth.preprocess_depth(z, {side}, {options}), first "
+        "result, DepthOptions being that of ast_jax.data: z in "
         "metres, 0 = missing, filled, in centimetres off the foreground's mean, 0 in "
         f"the background, resized to {fine}x{fine}, bilinear without antialiasing; "
         "channel = row in the 8x8 block * 8 + column",

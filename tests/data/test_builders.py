@@ -171,11 +171,11 @@ def load_after(barrier, dataset, category, results):
 
     check, first = builder.check, [True]
 
-    def wait_once(sample):
+    def wait_once(sample, *options):
         if first:  # both processes have found nothing prepared
             first.clear()
             barrier.wait(60)
-        return check(sample)
+        return check(sample, *options)
 
     builder.check = wait_once
     parts = data.load(ConfigDict(dataset), category, mode="rgb")["test"]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import Float32
 
 from ast_jax.data.builder import PartsBuilder
 from ast_jax.data.decode import DEPTH_SUFFIXES, IMAGE_SUFFIXES, decode_z, read_file
@@ -119,7 +120,7 @@ class Folder(PartsBuilder):
         xyz = self._follow(record["xyz"])
         return Content(
             image=self._follow(record["image"]),
-            z=None if xyz is None else decode_z(xyz, record["xyz"]["path"].decode()),
+            z=None if xyz is None else self._decode_z(xyz, record["xyz"]),
             masks=tuple(self._follow(reference) for reference in references)
             if record["has_masks"]
             else None,
@@ -141,6 +142,12 @@ class Folder(PartsBuilder):
             "masks": features.Sequence(reference),
             "has_masks": np.bool_,
         }
+
+    def _decode_z(
+        self, content: bytes, reference: dict[str, Any]
+    ) -> Float32[np.ndarray, "h w"]:
+        name = reference["path"].decode()
+        return decode_z(content, name, self.depth_options, checked=False)
 
     def _refer(self, path: Path | None) -> dict[str, Any]:
         if path is None:

@@ -87,14 +87,9 @@ class Synthetic(PartsBuilder):
         super().__init__(**kwargs)
 
     @classmethod
-    def from_config(cls, dataset: Any, category: str, *, depth: bool) -> "Synthetic":
-        """Make the builder of a category from the `dataset` section of a config."""
-        return cls(
-            category=category,
-            data_dir=dataset.data_dir,
-            seed=dataset.seed,
-            depth=depth,
-        )
+    def from_config(cls, dataset: Any, category: str, **options: Any) -> "Synthetic":
+        """As the base's, with the data set's seed."""
+        return super().from_config(dataset, category, seed=dataset.seed, **options)
 
     @classmethod
     def categories(cls, root: str | os.PathLike = "") -> tuple[str, ...]:
