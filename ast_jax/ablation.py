@@ -24,11 +24,12 @@ from ml_collections import ConfigDict
 from ast_jax import scoring
 from ast_jax.config import flatten, validate
 from ast_jax.errors import UserError
+from ast_jax.files import write_json, write_text
 from ast_jax.inference.pair import Pair, load_pair
 from ast_jax.pipeline import train_and_evaluate
 from ast_jax.report.provenance import facts, settings
 from ast_jax.report.tables import DASH, LABELS, Cell, Table, percent
-from ast_jax.run import Run, write_json, write_text
+from ast_jax.run import Run
 
 TEACHER_ALONE = "teacher alone"
 ROUNDS = 11
@@ -159,7 +160,7 @@ def _copy_teacher(source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     lines = (source / "metrics.jsonl").read_text().splitlines(keepends=True)
     of_teacher = [line for line in lines if '"stage": "teacher"' in line]
-    (target / "metrics.jsonl").write_text("".join(of_teacher))
+    write_text(target / "metrics.jsonl", "".join(of_teacher))
     temporary = target / ".teacher"
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(source / "teacher", temporary)

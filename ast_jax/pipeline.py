@@ -16,10 +16,11 @@ from ast_jax.data.depth_options import DepthOptions
 from ast_jax.evaluation.map_files import write_maps
 from ast_jax.evaluation.results import Evaluation, evaluate_scores, results_tree
 from ast_jax.features.category import Category
+from ast_jax.files import write_json
 from ast_jax.inference.category import calibrate_category, score_test_images
 from ast_jax.parallel import DATA_AXIS, barrier, is_main, task_mesh
 from ast_jax.report.report import write_report
-from ast_jax.run import Run, locked, write_json
+from ast_jax.run import Run, locked
 from ast_jax.training.pairs import begin_pair, train_pairs
 from ast_jax.training.progress import check_tensorboard
 
@@ -129,8 +130,8 @@ def _evaluate(
             if save_maps and is_main():
                 write_maps(run.directory / "maps", evaluations[-1])
         results = results_tree(config, evaluations)
-        write_json(run.directory / "results.json", results)
         if is_main():
+            write_json(run.directory / "results.json", results)
             write_report(run, evaluations, results)
     logging.info("Done: %s.", run.directory / "report" / "index.html")
     return results

@@ -10,7 +10,6 @@ DIR/results.json, DIR/report/, DIR/maps/
 import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ml_collections import ConfigDict
 
 from ast_jax.config import default, flatten
 from ast_jax.errors import UserError
+from ast_jax.files import write_errors, write_json
 from ast_jax.parallel import is_main
 
 FORMAT = 1
@@ -59,7 +59,8 @@ class Run:
                 )
             return cls(directory, config)
         tree = {"format": FORMAT, "config": config.to_dict()}
-        write_json(directory / "config.json", tree)
+        if is_main():
+            write_json(directory / "config.json", tree)
         return cls(directory, config)
 
     @classmethod
@@ -103,8 +104,9 @@ class Run:
         return tuple(sorted(found))
 
     def write_inputs(self, category: str, seed: int, record: dict[str, Any]) -> None:
-        """Records what a pair's training saw."""
-        write_json(self.seed_directory(category, seed) / "inputs.json", record)
+        """Records what a pair's training saw; the main process does."""
+        if is_main():
+            write_json(self.seed_directory(category, seed) / "inputs.json", record)
 
     def is_begun(self, category: str, seed: int) -> bool:
         """Whether a pair has a checkpoint, which `inputs.json` belongs to."""
@@ -166,51 +168,19 @@ def locked(directory: str | Path) -> Iterator[None]:
         return
     directory = Path(directory)
     lock = filelock.FileLock(directory / ".lock")
-    try:
+    with write_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise UserError(
-            f"{directory}: another process is training or evaluating in this folder."
-        ) from error
-    except OSError as error:
-        raise UserError(
-            f"{directory}: cannot be written ({error.strerror})."
-        ) from error
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise UserError(
+                f"{directory}: another process is training or evaluating in this "
+                "folder."
+            ) from error
     try:
         yield
     finally:
         lock.release()
-
-
-def write_json(path: Path, tree: Any) -> None:
-    """Writes a file whole or not at all; of several processes the main one does.
-
-    Raises:
-      UserError: the folder cannot be written.
-    """
-    write_text(path, json.dumps(tree, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """As `write_json`, of a text.
-
-    Raises:
-      UserError: the folder cannot be written.
-    """
-    if not is_main():
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); see to the disk and run "
-            "the same command again."
-        ) from error
 
 
 def _with_tuples(value: Any) -> Any:

@@ -6,7 +6,7 @@ import pytest
 
 from ast_jax.config import default, validate
 from ast_jax.errors import UserError
-from ast_jax.run import Run, write_json
+from ast_jax.run import Run
 
 
 def test_a_run_opens_with_the_configuration_it_was_made_with(tmp_path):
@@ -57,15 +57,6 @@ def test_a_second_process_on_the_folder_is_refused(tmp_path):
         Run.open(tmp_path).locked(),
     ):
         pass
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "results.json"
-    write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
-        write_json(path, {"a": object()})
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_defaults_are_valid():

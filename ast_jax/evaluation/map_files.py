@@ -4,8 +4,8 @@ from pathlib import Path
 
 import tifffile
 
-from ast_jax.errors import UserError
 from ast_jax.evaluation.results import Evaluation
+from ast_jax.files import UniqueNames, whole
 from ast_jax.inference.score_map import map_at
 
 
@@ -17,13 +17,9 @@ def write_maps(folder: Path, evaluation: Evaluation) -> None:
     Raises:
       UserError: the folder cannot be written.
     """
-    folder = folder / evaluation.name
+    folder, unique = folder / evaluation.name, UniqueNames(".tiff")
     for part, score_map in zip(
         evaluation.parts, evaluation.scores["student"].maps, strict=True
     ):
-        path = folder / f"{part.id}.tiff"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            tifffile.imwrite(path, map_at(score_map, part.size))
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror}).") from error
+        with whole(folder / f"{unique(part.id)}.tiff") as file:
+            tifffile.imwrite(file, map_at(score_map, part.size))

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ast_jax.errors import UserError
+from ast_jax.files import write_json
 from ast_jax.inference.calibration import Calibration
 from ast_jax.inference.ensemble import Scale
-from ast_jax.run import Run, write_json
+from ast_jax.parallel import is_main
+from ast_jax.run import Run
 
 Scales = Mapping[int, Mapping[str, Scale]]  # seed → network → scale
 
@@ -20,6 +22,8 @@ def write(
     run: Run, category: str, calibration: Calibration | None, scales: Scales
 ) -> None:
     """Writes the file whole; `scales` is empty for a single seed.
+
+    Of several processes the main one writes.
 
     Raises:
       UserError: the folder cannot be written.
@@ -31,7 +35,8 @@ def write(
             for seed, of in scales.items()
         },
     }
-    write_json(_path(run, category), tree)
+    if is_main():
+        write_json(_path(run, category), tree)
 
 
 def read(run: Run, category: str) -> tuple[Calibration | None, Scales]:

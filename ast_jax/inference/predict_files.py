@@ -4,9 +4,8 @@ import collections
 import contextlib
 import dataclasses
 import json
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import RawIOBase
 from pathlib import Path
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from ast_jax.errors import UserError
 from ast_jax.features.cache import WORKERS
+from ast_jax.files import whole, write_errors
 from ast_jax.inference.detector import Detector
 from ast_jax.inference.heat_map import overlay
 from ast_jax.inference.prediction import Prediction
@@ -84,7 +84,7 @@ def _predict(
 ) -> Summary:
     summary, path = Summary(), output / "predictions.jsonl"
     total = len(sources) if isinstance(sources, Sized) else None
-    with _told(path), _opened(path) as file:
+    with write_errors(path), _opened(path) as file:
         start = time.perf_counter()
         detector.warm_up(live=live)
         compiled = time.perf_counter()
@@ -181,21 +181,11 @@ def _write_maps(
     heat_map, score_map = Path("heat_maps", f"{name}.png"), Path("maps", f"{name}.tiff")
     picture = Image.fromarray(overlay(prediction, detector.colour_scale))
     # Level 1 is several times faster than the default for a tenth more bytes.
-    _whole(output / heat_map, lambda path: picture.save(path, "PNG", compress_level=1))
-    _whole(output / score_map, lambda path: tifffile.imwrite(path, prediction.map))
+    with whole(output / heat_map) as file:
+        picture.save(file, "PNG", compress_level=1)
+    with whole(output / score_map) as file:
+        tifffile.imwrite(file, prediction.map)
     return {"heat_map": heat_map.as_posix(), "map": score_map.as_posix()}
-
-
-def _whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 @contextlib.contextmanager
@@ -204,17 +194,3 @@ def _opened(path: Path) -> Iterator[RawIOBase]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb", buffering=0) as file:
         yield file
-
-
-@contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """What the disk refuses is the user's to put right; a closed pipe is not."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        name = error.filename or path
-        raise UserError(
-            f"{name}: cannot be written ({error.strerror or error})."
-        ) from error

@@ -5,13 +5,15 @@ Point clouds pair with images by stem: in a folder of their own, or in `xyz/` be
 """
 
 import dataclasses
-import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ast_jax.data.decode import DEPTH_SUFFIXES, IMAGE_SUFFIXES
 from ast_jax.errors import UserError
+from ast_jax.files import UniqueNames
+
+WRITTEN = (".png", ".tiff")  # what is written of each part, under its name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,10 +63,10 @@ def listed(path: Path, xyz: Path | None, mode: str) -> list[Source]:
         files, names = [path], [Path(path.name)]
     if not files:
         raise UserError(f"{path}: holds no {', '.join(sorted(suffixes))} file")
-    found, unique = [], _unique_names()
+    found, unique = [], UniqueNames(*WRITTEN)
     for file, name in zip(files, names, strict=True):
         folder = xyz / name.parent if xyz is not None and xyz.is_dir() else xyz
-        found.append(_source(str(file), file, unique(name), folder, mode))
+        found.append(_source(str(file), file, unique(_stem(name)), folder, mode))
     if mode != "rgb" and all(source.xyz is None for source in found):
         raise UserError(
             f"{path}: where are the point clouds? Give --xyz, or put images and clouds "
@@ -82,12 +84,12 @@ def streamed(lines: Iterable[str], xyz: Path | None, mode: str) -> Iterator[Sour
         for `xyz/` beside `rgb/`.
       mode: rgb, 3d or rgb3d.
     """
-    unique = _unique_names()
+    unique = UniqueNames(*WRITTEN)
     for line in lines:
         path = line.rstrip("\r\n")
         if path:
             file = Path(path)
-            yield _source(path, file, unique(_relative(file)), xyz, mode)
+            yield _source(path, file, unique(_stem(_relative(file))), xyz, mode)
 
 
 def _relative(file: Path) -> Path:
@@ -98,23 +100,8 @@ def _relative(file: Path) -> Path:
     return absolute.relative_to(root)
 
 
-def _unique_names() -> Callable[[Path], Path]:
-    """Returns a function that gives each name without suffix, and none twice."""
-    taken: set[str] = set()
-
-    def unique(name: Path) -> Path:
-        stem = name.with_suffix("") if name.name else Path("part")
-        numbered = (Path(f"{stem}-{n}") for n in itertools.count(2))
-        # Some file systems do not tell capitals from small letters.
-        found = next(
-            one
-            for one in itertools.chain([stem], numbered)
-            if str(one).lower() not in taken
-        )
-        taken.add(str(found).lower())
-        return found
-
-    return unique
+def _stem(path: Path) -> Path:
+    return path.with_suffix("") if path.name else path
 
 
 def _below(folder: Path, kind: str, suffixes: Iterable[str]) -> Iterator[Path]:

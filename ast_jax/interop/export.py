@@ -8,12 +8,10 @@ takes the extra `onnx`. FILE.json is the card: what goes in, what comes out, and
 means. docs/interop.md shows both in use.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
 import ast_jax
+from ast_jax import files
 from ast_jax.data import builder_class, depth
 from ast_jax.errors import UserError
 from ast_jax.inference.detector import Detector
@@ -51,7 +50,7 @@ def export(detector: Detector, output: Path) -> dict[str, Any]:
     if output.is_dir():
         raise UserError(f"--output={output}: a folder; name a file in it.")
     kind = "onnx" if output.suffix == ".onnx" else "stablehlo"
-    _write(output, b"", dry=True)
+    files.check_writable(output)
     (batch,) = jax.export.symbolic_shape("batch")
     serialised = {"onnx": _onnx, "stablehlo": _stablehlo}[kind]
     content = serialised(whole(detector), detector.input_shapes(batch))
@@ -63,9 +62,9 @@ def export(detector: Detector, output: Path) -> dict[str, Any]:
         "sha256": hashlib.sha256(content).hexdigest(),
         **card(detector),
     }
-    _write(output, content)
+    files.write_bytes(output, content)
     text = json.dumps(tree, indent=2, allow_nan=False) + "\n"
-    _write(output.with_name(f"{output.name}.json"), text.encode())
+    files.write_text(output.with_name(f"{output.name}.json"), text)
     return tree
 
 
@@ -192,22 +191,6 @@ def _licences(detector: Detector) -> dict[str, str | None]:
         "backbone": None if own else f"{name}: {_BACKBONE_LICENCE}",
         "training_data": f"{data.TITLE}: {data.LICENSE}",
     }
-
-
-def _write(path: Path, content: bytes, *, dry: bool = False) -> None:
-    """Writes a file whole or not at all; `dry` only finds out whether it can be."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        if dry:
-            temporary.unlink()
-        else:
-            temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise UserError(f"{path}: cannot be written ({error.strerror}).") from error
 
 
 if __name__ == "__main__":

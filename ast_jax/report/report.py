@@ -11,12 +11,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ast_jax.errors import UserError
 from ast_jax.evaluation.results import Evaluation
+from ast_jax.files import UniqueNames, plain, write_text
 from ast_jax.inference.colours import colour_stops
 from ast_jax.report import pictures, plots, provenance, tables
-from ast_jax.report.section import MAPS, Section, decisions, file_names, section
-from ast_jax.run import Run, write_text
+from ast_jax.report.section import MAPS, Section, decisions, section
+from ast_jax.run import Run
 
 # Test images in the page, of all categories together and at least of each.
 EMBEDDED, EMBEDDED_EACH = 300, 12
@@ -44,18 +44,13 @@ def write_report(
     """
     directory = run.directory / "report"
     limit = max(EMBEDDED_EACH, EMBEDDED // max(1, len(evaluations)))
-    folders = file_names([category.name for category in evaluations])
-    try:
-        sections = [
-            section(run, category, directory / folder, limit)
-            for category, folder in zip(evaluations, folders, strict=True)
-        ]
-        page = _page(run, sections, results)
-        write_text(directory / "index.html", page)
-        write_text(directory / "results.md", _markdown(run, sections, results))
-    except OSError as error:
-        where, why = error.filename or directory, error.strerror or error
-        raise UserError(f"{where}: cannot be written ({why}).") from error
+    unique = UniqueNames()
+    sections = [
+        section(run, category, directory / unique(plain(category.name)), limit)
+        for category in evaluations
+    ]
+    write_text(directory / "index.html", _page(run, sections, results))
+    write_text(directory / "results.md", _markdown(run, sections, results))
 
 
 def _main_table(run: Run, results: dict[str, Any]) -> tables.Table:

@@ -1,7 +1,6 @@
 """What the report shows of one category: decisions, curves and a gallery."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from tqdm import tqdm
 from ast_jax.data.part import GOOD
 from ast_jax.evaluation.metrics import image_auroc
 from ast_jax.evaluation.results import Evaluation
+from ast_jax.files import UniqueNames, plain, whole, write_text
 from ast_jax.inference.calibration import Calibration, Proportion, share_of_alarms
 from ast_jax.inference.colours import ColourScale
 from ast_jax.inference.score_map import map_at
@@ -82,19 +82,6 @@ class Section:
         return any("outline" in card.views for card in self.cards)
 
 
-def file_names(names: Sequence[str]) -> list[str]:
-    """A file name for each, the same wherever it has ordinary characters only."""
-    found: list[str] = []
-    taken: set[str] = set()
-    for number, name in enumerate(names):
-        safe = re.sub(r"[^\w.-]+", "_", name).strip(".")[:100] or "_"
-        # Some file systems do not tell capitals from small letters.
-        safe = f"{safe}_{number}" if safe.lower() in taken else safe
-        taken.add(safe.lower())
-        found.append(safe)
-    return found
-
-
 def section(run: Run, category: Evaluation, folder: Path, limit: int) -> Section:
     """Writes a category's curves and panels as files; returns what the page shows.
 
@@ -109,9 +96,8 @@ def section(run: Run, category: Evaluation, folder: Path, limit: int) -> Section
     calibration = category.calibration
     trainings = history.trainings(run, category.name)
     curves = _curves(category, labels, trainings)
-    folder.mkdir(parents=True, exist_ok=True)
     for name, svg in curves.items():
-        (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+        write_text(folder / f"{name}.svg", svg)
     scales = _scales(category, labels)
     alarms = None if calibration is None else calibration.anomalous(scores)
     return Section(
@@ -234,8 +220,8 @@ def _cards(
     )
     order = gallery.worst_first(labels, scores, category.calibration)
     shown = gallery.chosen(order, limit).tolist()
-    folder.mkdir(parents=True, exist_ok=True)
-    files = file_names([part_id.removeprefix("test/") for part_id in parts.ids])
+    unique = UniqueNames(".jpg")
+    files = [unique(plain(part_id.removeprefix("test/"))) for part_id in parts.ids]
     colours = f"student map {scales['student'].low:.3g} to {scales['student'].high:.3g}"
     progress = tqdm(files, desc="pictures", unit="image", disable=None)
     for index, file in enumerate(progress):
@@ -243,7 +229,8 @@ def _cards(
         size = pictures.thumbnail_size(part.size)
         views = pictures.pictures(part, _positions(category, scales, index, size))
         title = f"{card.id}   score {card.score:.4g}   {card.verdict}   {colours}"
-        pictures.panel(title, views).save(folder / f"{file}.jpg", quality=85)
+        with whole(folder / f"{file}.jpg") as stream:
+            pictures.panel(title, views).save(stream, "JPEG", quality=85)
         if index in shown:
             uris = pictures.data_uris(part, views)
             cards[index] = dataclasses.replace(card, size=size, views=uris)

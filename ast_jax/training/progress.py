@@ -10,7 +10,7 @@ from absl import logging
 from tqdm import tqdm
 
 from ast_jax.errors import UserError
-from ast_jax.run import write_text
+from ast_jax.files import write_text
 
 _SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal for a bar
 

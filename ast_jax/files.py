@@ -1,0 +1,163 @@
+"""Files that are written whole or not at all, and names that no two files share.
+
+A whole file grows under another name and gets its own when it is complete, so that
+a reader, a crash or a full disk never meets half of one.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import re
+import unicodedata
+import uuid
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO
+
+from ast_jax.errors import UserError
+
+UNFINISHED = ".unfinished"  # the suffix of a file that is being written
+_REMEDY = "see to the disk's room and permissions, and run the same command again"
+_NAME_BYTES = 255  # the longest name that common file systems take
+_PATH_BYTES = 1024  # room for a folder before and a suffix behind is left
+_NUMBER_BYTES = 12  # room for "-2" and the like behind a name
+_REMEMBERED = 100_000  # names; beyond these every name gets a number
+
+
+@contextlib.contextmanager
+def write_errors(path: Path, remedy: str = _REMEDY) -> Iterator[None]:
+    """Turns an OSError inside into the user's error, which names `path`.
+
+    A pipe that nobody reads any more is no fault of the disk and stays what it is.
+
+    Raises:
+      UserError: the system refused to write.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{path}: cannot be written ({reason}); {remedy}.") from error
+
+
+@contextlib.contextmanager
+def whole(path: Path, remedy: str = _REMEDY) -> Iterator[BinaryIO]:
+    """Opens a new file that takes the place of `path` when the block ends well.
+
+    Folders are made where they are missing. Several threads and processes may write the
+    same path: the last one to end wins.
+
+    Args:
+      path: the file's final name, which may exist.
+      remedy: the end of the error's line.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    # Not made from the name, which may be as long as the system allows.
+    temporary = path.with_name(f".{uuid.uuid4().hex}{UNFINISHED}")
+    with write_errors(path, remedy):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("xb") as file:
+                yield file
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a whole file; a UserError where it cannot be written."""
+    with whole(path) as file:
+        file.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """As `write_bytes`, of a text in UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, tree: Any) -> None:
+    """As `write_text`, of a tree that JSON can hold."""
+    write_text(path, json.dumps(tree, indent=2) + "\n")
+
+
+def check_writable(path: Path) -> None:
+    """Raises the UserError of `whole` now if a file at `path` could not be written."""
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trial = path.with_name(f".{uuid.uuid4().hex}{UNFINISHED}")
+        trial.touch(exist_ok=False)
+        trial.unlink()
+
+
+def plain(name: str) -> str:
+    """The name without characters that mean something to a shell, a page or a path."""
+    return re.sub(r"[^\w.-]+", "_", name).strip(".") or "_"
+
+
+class UniqueNames:
+    """Gives every file a name that none before it got, on any file system.
+
+    Names that differ only in capitals or in the Unicode form of a letter count as one.
+    A name with one of the suffixes behind it is at most 255 bytes long. Memory stays
+    bounded: after the first 100,000 names each gets a number, which grows.
+    """
+
+    def __init__(self, *suffixes: str):
+        """Makes names for files that end in one of `suffixes`, such as ".png"."""
+        self._suffixes = tuple(suffix.lower() for suffix in suffixes)
+        longest = max((len(suffix) for suffix in suffixes), default=0)
+        self._limit = _NAME_BYTES - longest - _NUMBER_BYTES
+        self._taken: set[str] = set()
+        self._numbers: dict[str, int] = {}  # the next one to try
+        self._next = 2
+
+    def __call__(self, name: str | PurePath) -> Path:
+        """Returns a relative path without suffix: `name` itself where it is free."""
+        wanted = self._fitting(Path(name))
+        key, remembers = _key(wanted), len(self._taken) < _REMEMBERED
+        first = self._numbers.get(key, 1) if remembers else self._next
+        for number in itertools.count(first):
+            numbered = f"{wanted.name}-{number}" if number > 1 else wanted.name
+            found = wanted.with_name(numbered)
+            if _key(found) not in self._taken:
+                break
+        # Never used again as a number, so that it tells names apart by itself.
+        self._next = max(self._next, number) + 1
+        if remembers:
+            self._taken.add(_key(found))
+            self._numbers[key] = number + 1
+        return found
+
+    def _fitting(self, path: Path) -> Path:
+        """The path with every part as long as a file system takes it."""
+        parts = [part for part in path.parts if part not in (path.anchor, "..")]
+        *folders, name = parts or ["part"]
+        folders = [self._folder(folder) for folder in folders]
+        fitting = Path(*folders, _cut(name, self._limit))
+        if len(str(fitting).encode()) > _PATH_BYTES:
+            digest = hashlib.sha256(str(fitting).encode()).hexdigest()[:16]
+            return Path(digest, fitting.name)
+        return fitting
+
+    def _folder(self, name: str) -> str:
+        """A folder never has the name that a file beside it might get."""
+        cut = _cut(name, self._limit)
+        return f"{cut}_" if cut.lower().endswith(self._suffixes) else cut
+
+
+def _cut(name: str, limit: int) -> str:
+    """At most `limit` bytes of UTF-8; bytes that are no text become "?"."""
+    content = name.encode("utf-8", "replace")
+    return content[:limit].decode("utf-8", "ignore")
+
+
+def _key(path: Path) -> str:
+    """Equal for names that some file system takes for one."""
+    return unicodedata.normalize("NFKD", str(path)).upper().casefold()
