@@ -1,10 +1,10 @@
-"""The flow's bijectors over channels: a conditional two-sided affine coupling and a
-fixed permutation (paper, section 3.2; Real-NVP after Dinh et al. 2017, the soft clamp
-after Ardizzone et al. 2019).
+"""The flow's bijectors over channels: conditional two-sided couplings, affine (paper,
+section 3.2; Real-NVP after Dinh et al. 2017, soft clamp after Ardizzone et al. 2019) or
+additive (NICE, Dinh et al. 2014), and what goes between and beside them.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import distrax
 import jax
@@ -107,6 +107,113 @@ class AffineCoupling(distrax.Bijector):
         log_e2, t2 = self._affine(self._f2, x2)
         x1 = (y1 - t2) * jnp.exp(-log_e2)
         return jnp.concatenate([x1, x2], -1), -log_e1.sum(-1) - log_e2.sum(-1)
+
+
+class AdditiveCoupling(distrax.Bijector):
+    """As `AffineCoupling` without scales, so that it preserves volume (Dinh 2014).
+
+        Forward:  y1 = x1 + f2(x2);  y2 = x2 + f1(y1)
+        Inverse:  x2 = y2 − f1(y1);  x1 = y1 − f2(x2)
+        Log-det:  0
+
+    What a defect does to x cannot hide in the log-det: it shows in z.
+    """
+
+    def __init__(self, f1: Conditioner, f2: Conditioner):
+        """Builds the coupling.
+
+        Args:
+          f1: maps y1 to the |x2| channels that are added to x2.
+          f2: maps x2 to the |x1| channels that are added to x1.
+        """
+        super().__init__(event_ndims_in=1)
+        self._f1, self._f2 = f1, f2
+
+    def forward_and_log_det(
+        self, x: Float[Array, "b h w c"]
+    ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w"]]:
+        """Returns y and zeros."""
+        x1, x2 = jnp.split(x, [x.shape[-1] // 2], axis=-1)
+        y1 = x1 + self._f2(x2)
+        y2 = x2 + self._f1(y1)
+        return jnp.concatenate([y1, y2], -1), jnp.zeros(x.shape[:-1])
+
+    def inverse_and_log_det(
+        self, y: Float[Array, "b h w c"]
+    ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w"]]:
+        """Returns x and zeros."""
+        y1, y2 = jnp.split(y, [y.shape[-1] // 2], axis=-1)
+        x2 = y2 - self._f1(y1)
+        x1 = y1 - self._f2(x2)
+        return jnp.concatenate([x1, x2], -1), jnp.zeros(y.shape[:-1])
+
+
+class ChannelScale(distrax.Bijector):
+    """y_c = exp(log_scale_c) · x_c, at every position alike: log-det Σ_c log_scale_c.
+
+    Behind additive couplings it is all that can change a volume.
+    """
+
+    def __init__(self, log_scale: Float[Array, " c"]):
+        """Builds the bijector from one log-scale a channel."""
+        super().__init__(event_ndims_in=1, is_constant_jacobian=True)
+        self._log_scale = log_scale
+
+    def forward_and_log_det(
+        self, x: Float[Array, "b h w c"]
+    ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w"]]:
+        """Returns y and the same log-det at each position."""
+        log_det = jnp.broadcast_to(self._log_scale.sum(), x.shape[:-1])
+        return x * jnp.exp(self._log_scale), log_det
+
+    def inverse_and_log_det(
+        self, y: Float[Array, "b h w c"]
+    ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w"]]:
+        """Returns x and the same log-det at each position."""
+        log_det = jnp.broadcast_to(-self._log_scale.sum(), y.shape[:-1])
+        return y * jnp.exp(-self._log_scale), log_det
+
+
+class Parallel(distrax.Bijector):
+    """Bijectors side by side, each on channels of its own; their log-dets add up."""
+
+    def __init__(self, bijectors: Sequence[distrax.Bijector], sizes: Sequence[int]):
+        """Builds the bijector.
+
+        Args:
+          bijectors: each over channels.
+          sizes: how many channels each takes, in the channels' order.
+
+        Raises:
+          ValueError: there are not as many sizes as bijectors.
+        """
+        if len(bijectors) != len(sizes):
+            raise ValueError(f"Got {len(bijectors)} bijectors and sizes {sizes}.")
+        super().__init__(event_ndims_in=1)
+        self._bijectors, self._bounds = bijectors, np.cumsum(sizes)[:-1].tolist()
+
+    def _apply(
+        self, method: str, x: Float[Array, "b h w c"]
+    ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w"]]:
+        blocks = jnp.split(x, self._bounds, axis=-1)
+        results = [
+            getattr(bijector, method)(block)
+            for bijector, block in zip(self._bijectors, blocks, strict=True)
+        ]
+        outputs, log_dets = zip(*results, strict=True)
+        return jnp.concatenate(outputs, -1), sum(log_dets)
+
+    def forward_and_log_det(
+        self, x: Float[Array, "b h w c"]
+    ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w"]]:
+        """Returns the outputs side by side and the sum of the log-dets."""
+        return self._apply("forward_and_log_det", x)
+
+    def inverse_and_log_det(
+        self, y: Float[Array, "b h w c"]
+    ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w"]]:
+        """Returns the inverses side by side and the sum of their log-dets."""
+        return self._apply("inverse_and_log_det", y)
 
 
 class ChannelPermutation(distrax.Bijector):

@@ -1,0 +1,96 @@
+"""Whitening: features in units of what good parts scatter, direction by direction.
+
+Each channel is standardised, its covariance shrunk by the closed form of Ledoit and
+Wolf ("A well-conditioned estimator for large-dimensional covariance matrices", 2004),
+and the result expressed in the covariance's eigenvectors, each at unit variance. A flow
+that starts as the identity then starts as the Gaussian model of the good parts.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float
+
+_SMALLEST = 1e-6  # of a channel's deviation, and of an eigenvalue
+
+
+class Whitening(NamedTuple):
+    """An invertible linear map of the channels: y = (x − mean) · matrix."""
+
+    mean: Float[np.ndarray, " c"]
+    matrix: Float[np.ndarray, "c c"]
+    inverse_matrix: Float[np.ndarray, "c c"]
+
+    def forward(self, x: Float[Array | np.ndarray, "*n c"]):
+        """Returns y, of uncorrelated channels; takes NumPy's arrays and JAX's."""
+        return (x - self.mean) @ self.matrix
+
+    def inverse(self, y: Float[Array | np.ndarray, "*n c"]):
+        """Returns x."""
+        return y @ self.inverse_matrix + self.mean
+
+
+def fit_whitening(
+    blocks: Callable[[], Iterable[Float[np.ndarray, "_ c"]]],
+) -> Whitening:
+    """The whitening of rows of features.
+
+    All directions are kept: those in which good parts hardly differ carry anomalies.
+
+    Args:
+      blocks: called twice; each time gives the same rows, a block after the other.
+
+    Raises:
+      ValueError: there is no row.
+    """
+    mean, std = _moments(blocks())
+    n, second, fourth = 0, 0.0, 0.0
+    for block in blocks():
+        y = (block - mean) / std
+        n += len(y)
+        second += y.T @ y
+        fourth += np.square(np.square(y).sum(1)).sum()
+    variances, directions = np.linalg.eigh(shrunk(second / n, fourth / n, n))
+    deviations = np.sqrt(np.maximum(variances, _SMALLEST))
+    return Whitening(
+        mean.astype(np.float32),
+        (directions / deviations / std[:, None]).astype(np.float32),
+        ((directions * deviations).T * std).astype(np.float32),
+    )
+
+
+def _moments(
+    blocks: Iterable[Float[np.ndarray, "_ c"]],
+) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
+    """Mean and deviation of each channel; a channel that never changes has 1."""
+    n, first, second, origin = 0, 0.0, 0.0, None
+    for block in blocks:
+        block = np.asarray(block, np.float64)
+        if origin is None:  # else the sum of squares would swallow a small variance
+            origin = block.mean(0)
+        n += len(block)
+        first += (block - origin).sum(0)
+        second += np.square(block - origin).sum(0)
+    if not n:
+        raise ValueError("Whitening needs at least one row of features.")
+    std = np.sqrt(np.maximum(second / n - np.square(first / n), 0))
+    std[std < _SMALLEST] = 1.0
+    return origin + first / n, std
+
+
+def shrunk(
+    covariance: Float[np.ndarray, "c c"], fourth: float, n: int
+) -> Float[np.ndarray, "c c"]:
+    """The covariance drawn towards the identity's multiple, by Ledoit and Wolf.
+
+    Args:
+      covariance: of n rows y whose mean is 0.
+      fourth: the mean of |y|⁴.
+      n: how many rows.
+    """
+    target = np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    distance = np.square(covariance - target).sum()
+    error = (fourth - np.square(covariance).sum()) / n
+    share = 1.0 if error >= distance else max(error, 0.0) / distance
+    return (1 - share) * covariance + share * target
