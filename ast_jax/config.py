@@ -9,12 +9,12 @@ import math
 from ml_collections import ConfigDict
 
 from ast_jax.errors import UserError
+from ast_jax.mode import Mode
 
-MODES = ("rgb", "3d", "rgb3d")
-STRIDE = 32
+STRIDE = 32  # image pixels a position of the map, where no backbone says so
 
 _CHOICES = {
-    "mode": MODES,
+    "mode": tuple(Mode),
     "student.kind": ("conv", "flow"),
     "evaluation.image_score": ("protocol", "max", "mean"),
     "train.dtype": ("float32", "bfloat16"),

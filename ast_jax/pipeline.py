@@ -18,6 +18,7 @@ from ast_jax.evaluation.results import Evaluation, evaluate_scores, results_tree
 from ast_jax.features.category import Category
 from ast_jax.files import write_json
 from ast_jax.inference.category import calibrate_category, score_test_images
+from ast_jax.mode import Mode
 from ast_jax.parallel import DATA_AXIS, barrier, is_main, task_mesh
 from ast_jax.report.report import write_report
 from ast_jax.run import Run, locked
@@ -85,7 +86,7 @@ def open_categories(config: ConfigDict) -> list[Category]:
     # Before the backbone, whose weights may have to be fetched.
     names = data.categories(config.dataset)
     backbone = None
-    if config.mode != "3d":
+    if Mode(config.mode).has_colour:
         size = config.dataset.image_size
         backbone = backbones.create(config.backbone, image_size=size)
     read = {"mode": config.mode, "depth_options": DepthOptions.from_config(config)}

@@ -29,7 +29,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, UInt8
 from ml_collections import ConfigDict
 
-from ast_jax.backbones import Backbone, fingerprint
+from ast_jax.backbones.backbone import Backbone, fingerprint
 from ast_jax.errors import UserError
 
 SCALES = 5

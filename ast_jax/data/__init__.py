@@ -9,10 +9,10 @@ from ast_jax.data.layout import near_match
 from ast_jax.data.part import Part, Parts
 from ast_jax.data.samples import SPLITS
 from ast_jax.errors import UserError
+from ast_jax.mode import Mode
 
 __all__ = [
     "DATASETS",
-    "MODES",
     "DepthOptions",
     "Part",
     "Parts",
@@ -30,7 +30,6 @@ DATASETS = {
     "folder": "ast_jax.data.datasets.folder:Folder",
     "synthetic": "ast_jax.data.datasets.synthetic:Synthetic",
 }
-MODES = ("rgb", "3d", "rgb3d")
 DEFAULT_DEPTH = DepthOptions()
 
 
@@ -81,14 +80,15 @@ def load(
     Raises:
         UserError: the data are missing, broken or not what the mode needs.
     """
-    if mode not in MODES:
-        raise UserError(f"unknown mode {mode!r}: {near_match(mode, MODES)}")
+    if mode not in tuple(Mode):
+        raise UserError(f"unknown mode {mode!r}: {near_match(mode, Mode)}")
+    mode = Mode(mode)
     builder = builder_class(dataset.name).from_config(
-        dataset, category, depth=mode != "rgb", depth_options=depth_options
+        dataset, category, depth=mode.has_depth, depth_options=depth_options
     )
     builder.prepare()
     splits = {split: builder.parts(split) for split in SPLITS}
-    if mode != "3d" and not all(parts.have("image") for parts in splits.values()):
+    if mode.has_colour and not all(parts.have("image") for parts in splits.values()):
         raise UserError(
             f"{dataset.root}: {category!r} has no images; set --config.mode=3d"
         )

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 import ast_jax
 from ast_jax.config import default, flatten
+from ast_jax.mode import Mode
 from ast_jax.run import Run
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "numpy", "scipy")
@@ -46,7 +47,7 @@ def settings(config: ConfigDict) -> str:
     seeds = ", ".join(map(str, config.train.seeds))
     return "; ".join(
         [
-            *([] if config.mode == "3d" else [f"backbone {config.backbone.name}"]),
+            *([f"backbone {config.backbone.name}"] * Mode(config.mode).has_colour),
             f"{config.dataset.image_size} px",
             f"teacher: hidden {teacher.hidden}, epochs {teacher.epochs}",
             f"student: {student.kind}, width {student.width}, epochs {student.epochs}",

@@ -1,0 +1,94 @@
+"""Imports go one way: a room of the package imports those before it, none behind it."""
+
+import ast
+import graphlib
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "ast_jax"
+ORDER = (
+    *(
+        "errors",
+        "mode",
+        "cli",
+        "config",
+        "config_file",
+        "parallel",
+        "files",
+        "device_memory",
+    ),
+    *("run", "data", "backbones", "features", "scoring", "models", "training"),
+    *("inference", "evaluation", "report", "pipeline", "ablation", "interop"),
+    "commands",
+)
+
+
+def imported_modules(source: str) -> set[str]:
+    """The names of this package that a module imports, in its functions too.
+
+    `from ast_jax import run` counts as `ast_jax.run`. What a module runs as a program,
+    below `if __name__ == "__main__":`, is no import of it.
+    """
+    tree = ast.parse(source)
+    tree.body = [node for node in tree.body if not is_program(node)]
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.startswith("ast_jax.")}
+
+
+def is_program(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and "__main__" in ast.unparse(node.test)
+
+
+def room(module: str) -> str:
+    return module.split(".")[1]
+
+
+def modules() -> dict[str, str]:
+    """The source of every module by its dotted name, except the package's face."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = path.read_text()
+    del found["ast_jax"]
+    return found
+
+
+def test_every_room_has_its_place_in_the_order():
+    assert {room(name) for name in modules()} == set(ORDER)
+
+
+def test_a_room_imports_only_rooms_before_it():
+    wrong = [
+        f"{name} imports {target}"
+        for name, source in modules().items()
+        for target in imported_modules(source)
+        if ORDER.index(room(target)) > ORDER.index(room(name))
+    ]
+    assert wrong == []
+
+
+def test_no_module_imports_itself_through_others():
+    known = modules()
+    graph = graphlib.TopologicalSorter()
+    for name, source in known.items():
+        for target in imported_modules(source):
+            # A name that is imported from a module stands for the module.
+            graph.add(name, target if target in known else target.rpartition(".")[0])
+    graph.prepare()  # raises CycleError with the modules of a cycle
+
+
+def test_imports_in_functions_count_and_those_of_a_program_do_not():
+    source = """
+def f():
+    from ast_jax.report import tables
+
+if __name__ == "__main__":
+    from ast_jax.commands.train import run
+"""
+    assert imported_modules(source) == {"ast_jax.report.tables"}
