@@ -5,6 +5,8 @@ a file in `configs/` changes what its benchmark needs.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -34,10 +36,33 @@ _AT_LEAST_ONE = (
     "train.tasks_per_device",
     "depth.dilation",
 )
+_LARGEST_SEED = 2**31 - 1
+# key → whether a value fits (NaN never does), and what would
+_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "calibration.fraction": (lambda value: 0 <= value < 1, "in [0, 1)"),
+    "calibration.alpha": (lambda value: 0 < value < 1, "in (0, 1)"),
+    "train.learning_rate": (lambda value: 0 < value < math.inf, "positive"),
+    "train.weight_decay": (lambda value: 0 <= value < math.inf, "0 or positive"),
+    "teacher.clamp": (lambda value: 0 < value < math.inf, "positive"),
+    "student.negative_slope": (math.isfinite, "a finite number"),
+    "depth.foreground_distance": (
+        lambda value: 0 <= value < math.inf,
+        "a distance in metres, not negative",
+    ),
+    "depth.fill_rounds": (lambda value: value >= 0, "0 or positive"),
+    "student.blocks": (lambda value: value >= 0, "0 or positive"),
+    "dataset.seed": (
+        lambda value: 0 <= value <= _LARGEST_SEED,
+        f"from 0 to {_LARGEST_SEED}",
+    ),
+}
 
 
 def default() -> ConfigDict:
-    """Returns the configuration of the authors' code; `dataset.root` is empty."""
+    """Returns the configuration of the authors' code; `dataset.root` is empty.
+
+    It is locked: to set a key that does not exist is an error.
+    """
     return ConfigDict(
         {
             "mode": "rgb3d",  # rgb, 3d or rgb3d
@@ -100,7 +125,7 @@ def default() -> ConfigDict:
                 "fraction": 0.0,  # good training images held out, if no validation
             },
         }
-    )
+    ).lock()
 
 
 def validate(config: ConfigDict) -> None:
@@ -123,37 +148,21 @@ def validate(config: ConfigDict) -> None:
         raise UserError(
             f"dataset.image_size must be a multiple of {STRIDE}. Got {size}."
         )
-    _validate_depth(config.depth)
-    for seed in (config.dataset.seed, *config.train.seeds):
-        if not 0 <= seed < 2**31:
-            raise UserError(
-                "dataset.seed and train.seeds must be from 0 to 2147483647. "
-                f"Got {seed}."
-            )
-    if not 0 <= config.calibration.fraction < 1:
-        fraction = config.calibration.fraction
-        raise UserError(f"calibration.fraction must be in [0, 1). Got {fraction}.")
-    if not 0 < config.calibration.alpha < 1:
+    for key, (fits, meaning) in _RANGES.items():
+        if not fits(flat[key]):
+            raise UserError(f"{key} must be {meaning}. Got {flat[key]!r}.")
+    seeds = flat["train.seeds"]
+    distinct = len(set(seeds)) == len(seeds) > 0
+    if not distinct or not all(_is_seed(seed) for seed in seeds):
         raise UserError(
-            f"calibration.alpha must be in (0, 1). Got {config.calibration.alpha}."
+            "train.seeds must be distinct whole numbers from 0 to "
+            f"{_LARGEST_SEED}. Got {seeds}."
         )
-    if config.train.learning_rate <= 0 or config.teacher.clamp <= 0:
-        raise UserError("train.learning_rate and teacher.clamp must be positive.")
-    seeds = config.train.seeds
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise UserError(f"train.seeds must be distinct and not negative. Got {seeds}.")
 
 
-def _validate_depth(depth: ConfigDict) -> None:
-    if not 0 <= depth.foreground_distance < math.inf:
-        raise UserError(
-            "depth.foreground_distance must be a distance in metres, not negative. "
-            f"Got {depth.foreground_distance}."
-        )
-    if depth.fill_rounds < 0:
-        raise UserError(
-            f"depth.fill_rounds must not be negative. Got {depth.fill_rounds}."
-        )
+def _is_seed(value: object) -> bool:
+    """Whether JAX and NumPy take it as it is."""
+    return isinstance(value, int) and 0 <= value <= _LARGEST_SEED
 
 
 def flatten(tree: dict, prefix: str = "") -> dict[str, object]:

@@ -89,7 +89,8 @@ class Run:
         # What a run of an earlier version does not know has its default.
         complete = default()
         try:
-            complete.unlock().update(_with_tuples(config))
+            with complete.unlocked():
+                complete.update(_with_tuples(config))
         except (TypeError, ValueError) as error:
             raise UserError(f"{path}: not a run's configuration ({error}).") from error
         return cls(directory, complete)

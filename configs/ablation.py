@@ -32,5 +32,6 @@ def get_config(variant: str = "") -> ConfigDict:
         config = config_file.module("quickstart").get_config()
     elif variant:
         raise ValueError(f"unknown variant {variant!r}; there are small and synthetic")
-    config.variants = VARIANTS
+    with config.unlocked():
+        config.variants = VARIANTS
     return config

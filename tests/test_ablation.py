@@ -38,7 +38,8 @@ def config(tmp_path_factory):
     config.mode = "3d"
     config.teacher.update(blocks=2, hidden=4, epochs=2)
     config.student.update(blocks=1, width=8, epochs=2)
-    config.variants = VARIANTS
+    with config.unlocked():
+        config.variants = VARIANTS
     return config
 
 
@@ -196,7 +197,8 @@ def test_the_configurations_variants_are_valid(variant):
 )
 def test_a_mistaken_variant_is_named_in_a_line(pairs, message):
     config = default()
-    config.variants = pairs
+    with config.unlocked():
+        config.variants = pairs
     with pytest.raises(UserError, match=message) as error:
         variants(config)
     assert "\n" not in str(error.value)

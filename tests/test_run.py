@@ -63,6 +63,12 @@ def test_the_defaults_are_valid():
     validate(default())
 
 
+def test_a_key_that_does_not_exist_cannot_be_set():
+    config = default()
+    with pytest.raises((AttributeError, KeyError), match="epoch"):
+        config.teacher.epoch = 3
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -70,8 +76,17 @@ def test_the_defaults_are_valid():
         ("train.mask", "hard", r"train.mask must be one of soft, binary. Got 'hard'"),
         ("calibration.fraction", 1.0, r"in \[0, 1\). Got 1.0"),
         ("calibration.alpha", 0.0, r"in \(0, 1\). Got 0.0"),
+        ("calibration.alpha", float("nan"), "calibration.alpha"),
         ("train.learning_rate", -1.0, "must be positive"),
+        ("train.learning_rate", float("nan"), "train.learning_rate"),
+        ("train.weight_decay", -1e-5, "train.weight_decay"),
+        ("teacher.clamp", float("inf"), "teacher.clamp"),
+        ("student.blocks", -1, "student.blocks"),
         ("train.seeds", (), "must be distinct"),
+        ("train.seeds", (0, 2**31), "2147483648"),
+        ("train.seeds", (0, 1.5), r"1\.5"),
+        ("dataset.seed", -1, "dataset.seed .* -1"),
+        ("dataset.seed", 2**40, f"dataset.seed .* {2**40}"),
     ],
 )
 def test_a_value_out_of_range_is_named(key, value, message):

@@ -21,6 +21,8 @@ from ast_jax.errors import UserError
 
 _ROUNDING = 1e-9
 """Keeps alpha (n + 1) = 0.29 · 100 from being floored to 28."""
+_SMALLEST = 1e-300
+"""Below, 1 / alpha is infinite."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +81,9 @@ class Calibration:
     @property
     def _exceeding(self) -> int:
         """k: of the n + 1 ranks, the number of highest ones that raise an alarm."""
-        return max(1, math.floor(self.alpha * (len(self.scores) + 1) + _ROUNDING))
+        count = len(self.scores)
+        # An alpha next to 1 would take all ranks, also that above every held-out score.
+        return min(count, max(1, math.floor(self.alpha * (count + 1) + _ROUNDING)))
 
 
 def calibrate(
@@ -118,7 +122,7 @@ def calibrate(
         logging.warning(
             "%d held-out good images cannot guarantee calibration.alpha = %g, which "
             "takes %d: using the smallest attainable, %.3g",
-            *(scores.size, alpha, math.ceil(1 / alpha - _ROUNDING) - 1),
+            *(scores.size, alpha, math.ceil(1 / max(alpha, _SMALLEST) - _ROUNDING) - 1),
             result.attained_alpha,
         )
     return result

@@ -8,7 +8,10 @@ metrics"). It is what `predict` runs and what an export writes.
 import dataclasses
 import functools
 import itertools
+import os
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,7 @@ from ast_jax.inference import calibration_file, read_part, stream
 from ast_jax.inference.calibration import Calibration
 from ast_jax.inference.colours import ColourScale
 from ast_jax.inference.ensemble import Ensemble, decision
-from ast_jax.inference.pair import pair_scores, prepared
+from ast_jax.inference.pair import pair_scores, prepared, tiles
 from ast_jax.inference.prediction import Prediction
 from ast_jax.parallel import DATA_AXIS, data_mesh, replicated, split_batch
 from ast_jax.run import Run
@@ -42,6 +45,7 @@ from ast_jax.run import Run
 # "image" [b,s,s,3] uint8 in modes rgb and rgb3d; "depth" [b,m,m,64] and "foreground"
 # [b,m,m] float32 in modes 3d and rgb3d. s is the image size, m the map's side.
 DetectorInputs = dict[str, Shaped[Array | np.ndarray, "b ..."]]
+# (image, xyz); or a UserError, which is handed on in its place.
 Given = tuple[read_part.Source | Image.Image | None, read_part.Source | None]
 Prepared = tuple[Part, dict[str, np.ndarray]]
 BATCH_SIZE = 8
@@ -53,6 +57,10 @@ _UNRELATED = 2.0
 class Detector:
     """A category's trained networks and their calibration; `load` makes one.
 
+    Threads may share one. Processes may not: a process that was forked after a load is
+    refused. Pickled, as by multiprocessing's "spawn", it is the run's folder and the
+    calibration, and the other process loads it from there.
+
     Attributes:
       category: its name.
       config: the run's.
@@ -60,6 +68,8 @@ class Detector:
       backbone: None in mode `3d`.
       ensemble: the trained pairs, one a seed.
       calibration: None where no good images were held out of training.
+      directory: the run's folder; None of a detector that `load` has not made, which
+        cannot be pickled.
     """
 
     category: str
@@ -68,6 +78,10 @@ class Detector:
     backbone: Backbone | None
     ensemble: Ensemble
     calibration: Calibration | None
+    directory: Path | None = None
+    _lock: AbstractContextManager = dataclasses.field(
+        default_factory=threading.Lock, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def load(cls, run_dir: str | Path, category: str | None = None) -> "Detector":
@@ -79,8 +93,10 @@ class Detector:
 
         Raises:
           UserError: there is no such run or category, it was not evaluated yet, a
-            checkpoint is missing or damaged, or the backbone's weights cannot be had.
+            checkpoint is missing or damaged, the backbone's weights cannot be had, or
+            this process was forked after an earlier load.
         """
+        _refuse_fork()
         run = Run.open(run_dir)
         category = _category(run, category)
         config = run.config
@@ -99,7 +115,14 @@ class Detector:
                 "and anomalous are None",
                 category,
             )
-        return cls(category, config, side, backbone, ensemble, calibration)
+        networks = backbone, ensemble
+        return cls(category, config, side, *networks, calibration, run.directory)
+
+    def __reduce__(self) -> tuple:
+        """Pickles what `load` needs, and the calibration, which may be another."""
+        if self.directory is None:
+            raise UserError("this Detector has no run's folder, so it has no pickle")
+        return _reloaded, (self.directory, self.category, self.calibration)
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -225,7 +248,7 @@ class Detector:
 
     def predict_many(
         self,
-        parts: Iterable[Given | read_part.Source | Image.Image],
+        parts: Iterable[Given | UserError | read_part.Source | Image.Image],
         *,
         batch_size: int = BATCH_SIZE,
         live: bool = False,
@@ -234,15 +257,24 @@ class Detector:
 
         Args:
           parts: (image, xyz) as `predict` takes them, or in modes rgb and 3d the one
-            that is needed, consumed in a thread.
+            that is needed, consumed in a thread; a UserError stands for itself.
           batch_size: parts at a time; rounded up to a multiple of the devices.
           live: whether each part is answered without waiting for later ones; else
             batches are filled before they are computed, and the device works ahead.
 
-        Yields:
-          A part's prediction, or the error that says what is wrong with it.
+        Returns:
+          An iterator of each part's prediction, or the error that says what is wrong
+          with it.
+
+        Raises:
+          UserError: `batch_size` is below 1, or this process was forked after a load.
         """
-        count = self._rounded_up(batch_size)
+        _refuse_fork()
+        return self._stream(parts, self._rounded_up(batch_size), live=live)
+
+    def _stream(
+        self, parts: Iterable[Any], count: int, *, live: bool
+    ) -> Iterator[Prediction | UserError]:
         batches = stream.batches(self._attempt, parts, count, live=live)
         started = (
             (batch, self._start(batch, 1 if live and len(batch) == 1 else count))
@@ -256,12 +288,19 @@ class Detector:
             yield from self._finished(batch, outputs)
 
     def warm_up(self, batch_size: int = BATCH_SIZE, *, live: bool = False) -> None:
-        """Compiles what `predict_many` with these arguments is going to run."""
+        """Compiles what `predict_many` with these arguments is going to run.
+
+        Raises:
+          UserError: as `predict_many`, or a device's memory does not suffice.
+        """
+        _refuse_fork()
         for count in {self._rounded_up(n) for n in (batch_size, *([1] * live))}:
             with memory_errors("scoring", count, self._mesh.size, trained=False):
                 jax.block_until_ready(self._run(self._zeros(count)))
 
     def _rounded_up(self, batch_size: int) -> int:
+        if batch_size < 1:
+            raise UserError(f"batch_size must be at least 1. Got {batch_size}.")
         devices = self._mesh.size
         return -(-batch_size // devices) * devices
 
@@ -270,8 +309,10 @@ class Detector:
         return {name: np.zeros(of.shape, of.dtype) for name, of in shapes}
 
     def _attempt(
-        self, one: Given | read_part.Source | Image.Image
+        self, one: Given | UserError | read_part.Source | Image.Image
     ) -> Prepared | UserError:
+        if isinstance(one, UserError):
+            return one
         if not isinstance(one, tuple):
             one = (None, one) if self.config.mode == "3d" else (one, None)
         try:
@@ -297,19 +338,42 @@ class Detector:
 
     def _run(self, inputs: dict[str, np.ndarray]) -> dict[str, Array]:
         on_devices = jax.device_put(inputs, split_batch(self._mesh))
-        count = len(next(iter(inputs.values())))
-        if count not in self._prepared:
-            self._prepared[count] = self._prepare(count // self._mesh.size)
-        return self._compiled(self._prepared[count], on_devices)
+        batch = len(next(iter(inputs.values()))) // self._mesh.size
+        with self._lock:  # threads that come together prepare and compile once
+            variables = self._prepared_for(batch)
+            compiled = self._compiled
+        return compiled(variables, on_devices)
 
-    def _prepare(self, batch: int) -> dict[str, Any]:
-        """The variables for batches of a size on each device."""
-        pairs = {}
-        for seed, pair in self.ensemble.pairs.items():
-            shape = (batch, self.side, self.side, pair.teacher.channels)
-            variables = self._variables["pairs"][str(seed)]
-            pairs[str(seed)] = prepared(pair, variables, shape)
-        return self._variables | {"pairs": pairs}
+    def _prepared_for(self, batch: int) -> dict[str, Any]:
+        """The variables for batches of a size on each device.
+
+        Kernels that are transformed for the same tiles exist once, whatever the batch.
+        """
+        shapes = {
+            seed: (batch, self.side, self.side, pair.teacher.channels)
+            for seed, pair in self.ensemble.pairs.items()
+        }
+        key = tuple(tiles(self.ensemble.pairs[s], of) for s, of in shapes.items())
+        if key not in self._prepared:
+            pairs = {
+                str(seed): prepared(
+                    self.ensemble.pairs[seed],
+                    self._variables["pairs"][str(seed)],
+                    shape,
+                )
+                for seed, shape in shapes.items()
+            }
+            self._prepared[key] = self._variables | {"pairs": self._shared(pairs)}
+        return self._prepared[key]
+
+    def _shared(self, pairs: dict[str, Any]) -> dict[str, Any]:
+        """Equal kernels that were transformed before, in place of new ones."""
+        return jax.tree_util.tree_map_with_path(
+            lambda path, array: self._transformed.setdefault(
+                (jax.tree_util.keystr(path), array.shape), array
+            ),
+            pairs,
+        )
 
     def _finished(
         self, batch: list[Prepared | UserError], outputs: dict[str, Array] | None
@@ -336,8 +400,13 @@ class Detector:
         return jax.device_put(self.variables, replicated(self._mesh))
 
     @functools.cached_property
-    def _prepared(self) -> dict[int, dict[str, Any]]:
-        """By the size of a batch."""
+    def _prepared(self) -> dict[tuple, dict[str, Any]]:
+        """By the tiles that a size of a batch is computed in."""
+        return {}
+
+    @functools.cached_property
+    def _transformed(self) -> dict[tuple[str, tuple[int, ...]], Array]:
+        """All arrays in `_prepared`, by where they belong and their shape."""
         return {}
 
     @functools.cached_property
@@ -350,6 +419,29 @@ class Detector:
             out_specs=spread,
         )
         return jax.jit(mapped)
+
+
+def _reloaded(
+    directory: Path, category: str, calibration: Calibration | None
+) -> Detector:
+    detector = Detector.load(directory, category)
+    return dataclasses.replace(detector, calibration=calibration)
+
+
+@functools.cache
+def _first_process() -> int:
+    """The process that came here first; a fork of it still knows its number."""
+    return os.getpid()
+
+
+def _refuse_fork() -> None:
+    """Raises a UserError where JAX, which runs threads, would hang."""
+    if _first_process() != os.getpid():
+        raise UserError(
+            "a Detector was loaded before this process was forked, and JAX does not "
+            "survive a fork; start workers with multiprocessing.get_context('spawn'), "
+            "or load the first Detector in the workers"
+        )
 
 
 def _category(run: Run, category: str | None) -> str:

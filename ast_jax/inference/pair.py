@@ -18,6 +18,7 @@ from ast_jax.device_memory import memory_errors
 from ast_jax.features.inputs import Inputs, Normaliser
 from ast_jax.models import create_student, create_teacher
 from ast_jax.models.layers import PREPARED
+from ast_jax.models.ops import convolution
 from ast_jax.models.teacher import Teacher
 from ast_jax.parallel import data_mesh, fetch, place, replicated, split_batch
 from ast_jax.run import Run
@@ -76,6 +77,15 @@ def prepared(
         network: variables[network] | _prepare(module, variables[network], shape)
         for network, module in modules.items()
     }
+
+
+def tiles(pair: Pair, shape: tuple[int, int, int, int]) -> tuple[int | None, ...]:
+    """Equal for shapes for which `prepared` makes the same."""
+    if jax.default_backend() != "cpu":
+        return ()
+    kernels = (leaf for leaf in jax.tree.leaves(pair.variables) if leaf.ndim == 4)
+    sizes = sorted({kernel.shape[0] for kernel in kernels})
+    return tuple(convolution.best_tile(shape, k, pair.teacher.dtype) for k in sizes)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))

@@ -1,7 +1,9 @@
 """One part as its user hands it over: as files, pictures or arrays."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -18,7 +20,16 @@ from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.part import Part
 from ast_jax.errors import UserError
 
-Source = str | os.PathLike | np.ndarray
+
+@runtime_checkable
+class Array(Protocol):
+    """What NumPy turns into an array: JAX's, PyTorch's, …"""
+
+    def __array__(self, dtype: Any = None) -> np.ndarray:
+        """Returns the array."""
+
+
+Source = str | os.PathLike | np.ndarray | Array | Sequence
 NEEDS = {"rgb": ("image",), "3d": ("xyz",), "rgb3d": ("image", "xyz")}
 _UNKNOWN = "unknown"  # in place of the defect type
 
@@ -35,10 +46,11 @@ def decode(
 
     Args:
       mode: rgb, in which `xyz` is not looked at, 3d or rgb3d.
-      image: a file, a Pillow image, or an array [h,w], [h,w,1], [h,w,3] or [h,w,4]
-        (alpha is dropped) of 8 or, of which the upper 8 count, 16 bits.
-      xyz: a file as `decode_z` reads it, or an array [h,w,3] (x, y, z) or [h,w] (z):
-        floats in metres or integers in millimetres; 0 or NaN where depth is missing.
+      image: a file, a Pillow image, or an array or nested list [h,w], [h,w,1], [h,w,3]
+        or [h,w,4] (alpha is dropped) of 8 or, of which the upper 8 count, 16 bits.
+      xyz: a file as `decode_z` reads it, or an array or nested list [h,w,3] (x, y, z)
+        or [h,w] (z): floats in metres or integers in millimetres; 0 or NaN where depth
+        is missing.
       name: what a warning calls the part.
       depth_options: the run's.
 
@@ -68,10 +80,12 @@ def _name(*sources: Source | Image.Image | None) -> str:
 def _pixels(image: Source | Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     if isinstance(image, str | os.PathLike):
         return decode_image(Path(image))
-    if isinstance(image, np.ndarray):
-        return _pixels_of_array(image)
     if not isinstance(image, Image.Image):
-        raise UserError(f"image: got {type(image).__name__}, expected a file or array")
+        pixels = _array(image, "image")
+        if isinstance(image, Sequence) and pixels.dtype.kind in "iu":
+            fits = pixels.size and pixels.min() >= 0 and pixels.max() < 256
+            pixels = pixels.astype(np.uint8) if fits else pixels  # a list has no type
+        return _pixels_of_array(pixels)
     try:
         return np.asarray(to_rgb(ImageOps.exif_transpose(image)))
     except (OSError, ValueError) as error:
@@ -79,7 +93,7 @@ def _pixels(image: Source | Image.Image) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _pixels_of_array(image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
-    channels = 1 if image.ndim == 2 else image.shape[-1]
+    channels = image.shape[-1] if image.ndim == 3 else 1
     fits = image.ndim in (2, 3) and image.size and channels in (1, 3, 4)
     if not fits or image.dtype not in (np.uint8, np.uint16):
         raise UserError(
@@ -93,11 +107,31 @@ def _pixels_of_array(image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _depth(xyz: Source, depth_options: DepthOptions) -> Float32[np.ndarray, "h w"]:
-    if isinstance(xyz, np.ndarray):
-        z = z_of_array(xyz, "xyz", depth_options)
+    if isinstance(xyz, str | os.PathLike):
+        z, name = decode_z(Path(xyz), options=depth_options), str(xyz)
     else:
-        z = decode_z(Path(xyz), options=depth_options)
+        name = "xyz"
+        z = z_of_array(_array(xyz, name), name, depth_options)
     if not z.any():
-        name = "xyz" if isinstance(xyz, np.ndarray) else xyz
         raise UserError(f"{name}: no depth is present, every pixel is 0 or NaN")
     return z
+
+
+def _array(value: Any, name: str) -> np.ndarray:
+    """NumPy's array of any library's, or of nested lists.
+
+    Raises:
+      UserError: there is none.
+    """
+    if isinstance(value, np.ndarray):
+        return value
+    if not isinstance(value, Array | Sequence):
+        kind = type(value).__name__
+        raise UserError(f"{name}: got {kind}, expected a file or an array")
+    try:
+        return np.asarray(value)
+    # A tensor that has a gradient, or lies on a GPU; lists of unequal length.
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        kind = type(value).__name__
+        raise UserError(f"{name}: {kind} is no array ({reason})") from error

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 import jax
@@ -26,6 +27,13 @@ _REWRITTEN = "_CHECKPOINT_METADATA"  # by the commit; holds times, no array
 logging.get_absl_logger().addFilter(
     lambda record: "Given directory is read only" not in record.getMessage()
 )
+
+
+class DamageError(UserError):
+    """A checkpoint is not what was saved, or is another network's.
+
+    Whatever else keeps a checkpoint from being read may pass, and is another UserError.
+    """
 
 
 class CheckpointStore:
@@ -50,7 +58,8 @@ class CheckpointStore:
             lightweight_initialize=True,  # damaged metadata hide no other checkpoint
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
-        with _write_errors(self._directory):
+        errors = _read_errors if read_only else _write_errors
+        with errors(self._directory):
             self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     def __enter__(self) -> "CheckpointStore":
@@ -80,9 +89,14 @@ class CheckpointStore:
         return sorted(self._manager.all_steps())
 
     def is_intact(self, step: int) -> bool:
-        """Whether a step has a finished checkpoint, whose files are what was saved."""
-        intact = _damaged_file(self._directory / str(step)) is None
-        return step in self.steps() and intact
+        """Whether a step has a finished checkpoint, whose files are what was saved.
+
+        Raises:
+          UserError: its files cannot be read.
+        """
+        folder = self._directory / str(step)
+        with _read_errors(folder):
+            return step in self.steps() and _damaged_file(folder) is None
 
     def losses(self, step: int) -> list[float]:
         """What `save` was given with a checkpoint."""
@@ -114,8 +128,8 @@ class CheckpointStore:
         Works on any number of devices, since `state` is the template.
 
         Raises:
-          UserError: there is no checkpoint, or it is damaged, or it does not fit the
-            networks.
+          DamageError: it is damaged, or does not fit the networks.
+          UserError: there is no checkpoint, or it cannot be read now.
         """
         step = self._manager.latest_step() if step is None else step
         if step is None:
@@ -125,41 +139,36 @@ class CheckpointStore:
             _arrays(state),
         )
         folder = self._directory / str(step)
-        try:
+        with _read_errors(folder):
             if damaged := _damaged_file(folder):
-                raise ValueError(f"{damaged} is not what was saved")
+                raise _damage(folder, f"{damaged} is not what was saved")
             # Orbax itself fails in threads whose errors surface later, elsewhere.
             if foreign := _foreign_array(folder, template):
-                raise ValueError(f"{foreign} is not the configuration's")
+                raise _damage(folder, f"{foreign} is not the configuration's")
             arrays = self._manager.restore(
                 step, args=ocp.args.StandardRestore(template)
             )
-        except Exception as error:  # Orbax raises whatever its parts raise
-            raise UserError(
-                f"{folder}: the checkpoint is damaged or belongs to other networks "
-                f"({_reason(error)}); train.py goes on from the one before."
-            ) from error
         return state.replace(**arrays)
 
     def resume(self, state: TrainState, sharding: NamedSharding) -> TrainState:
         """Returns the latest intact checkpoint, or `state` itself if there is none yet.
 
-        Damaged ones that are later are named in a warning and removed, so that their
-        steps can be saved again.
+        Damaged ones that are later are named in a warning and set aside, so that their
+        steps can be saved again: 20 becomes 20.damaged.
 
         Raises:
-          UserError: there are checkpoints, and all are damaged.
+          UserError: there are checkpoints and all are damaged, or one cannot be read
+            for another reason, which may pass.
         """
         damaged = []
         for step in reversed(self.steps()):
             try:
                 resumed = self.restore(state, sharding, step)
-            except UserError as error:
+            except DamageError as error:
                 logging.warning("%s", error)
                 damaged.append(step)
                 continue
-            for later in damaged:
-                self._manager.delete(later)
+            self._set_aside(damaged)
             return resumed
         if damaged:
             raise UserError(
@@ -167,6 +176,16 @@ class CheckpointStore:
                 "intact; remove this folder to train the stage from its start."
             )
         return jax.device_put(state, sharding)
+
+    def _set_aside(self, steps: Sequence[int]) -> None:
+        """Renames checkpoints so that Orbax knows them no more."""
+        with _write_errors(self._directory):
+            for step in steps:
+                folder = self._directory / str(step)
+                names = (f"{step}.damaged{'-' * bool(n)}{n or ''}" for n in count())
+                free = (folder.with_name(name) for name in names)
+                folder.rename(next(path for path in free if not path.exists()))
+            self._manager.reload()
 
     def _seal(self) -> None:
         """Adds losses and digests; Orbax calls this in its thread before the commit."""
@@ -233,11 +252,38 @@ def _arrays(state: TrainState) -> dict:
 
 
 def _reason(error: Exception) -> str:
-    """The system's word for a full disk, else the error's first line, cut."""
+    """The system's word for it, else the error's first line, cut."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     text = str(error)
     if "No space left on device" in text:
         return "No space left on device"
     return next(iter(text.splitlines()), type(error).__name__)[:120]
+
+
+def _damage(folder: Path, reason: str) -> DamageError:
+    return DamageError(
+        f"{folder}: the checkpoint is damaged or belongs to other networks ({reason}); "
+        "train.py goes on from the one before."
+    )
+
+
+@contextlib.contextmanager
+def _read_errors(folder: Path) -> Iterator[None]:
+    """Turns whatever keeps a checkpoint from being read into the user's error.
+
+    Its files are as they were saved, as far as is known: nothing is done to them.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # OSError, or whatever Orbax and TensorStore make of one
+        raise UserError(
+            f"{folder}: cannot be read now ({_reason(error)}); it is left as it is. "
+            "Run the same command again, and see to the disk and memory if that does "
+            "not help."
+        ) from error
 
 
 @contextlib.contextmanager

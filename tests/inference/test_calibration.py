@@ -25,6 +25,8 @@ def _calibrated(count, alpha):
         (100, 0.05, 5 / 101, 96),
         (20, 0.01, 1 / 21, 20),  # too few: the smallest attainable
         (1, 0.5, 0.5, 1),
+        (20, 1 - 1e-12, 20 / 21, 1),  # next to 1: the lowest held-out score
+        (20, 5e-324, 1 / 21, 20),
     ],
 )
 def test_threshold_is_the_kth_largest_score(count, alpha, attained, threshold):

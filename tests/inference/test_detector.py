@@ -1,10 +1,14 @@
 """The detector says what evaluation says, of whatever form a part comes in."""
 
+import dataclasses
 import json
 import logging
+import os
+import pickle
 import queue
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -170,6 +174,57 @@ def test_a_stream_compiles_once(run, monkeypatch):
     detector.warm_up(8)
     assert len(list(detector.predict_many([files(run, "test/good/000")] * 11))) == 11
     assert len(traces) == 1
+
+
+def test_transformed_kernels_exist_once_a_tile(run):
+    detector = Detector.load(run.directory)
+    batches = [detector._prepared_for(batch) for batch in (1, 2, 3, 200, 300)]
+    assert batches[0] is batches[1] is batches[2]
+    assert batches[3] is batches[4] is not batches[0]
+    arrays = {}
+    for variables in batches:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+            arrays.setdefault((str(path), leaf.shape), set()).add(id(leaf))
+    assert {len(found) for found in arrays.values()} == {1}
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_of_nothing_is_refused(detector, batch_size):
+    with pytest.raises(UserError, match=f"batch_size .*{batch_size}"):
+        detector.predict_many([], batch_size=batch_size)
+
+
+def test_an_error_in_a_stream_stands_for_itself(detector):
+    error = UserError("the camera was off")
+    assert list(detector.predict_many([error, error])) == [error, error]
+
+
+def test_a_pickled_detector_is_loaded_from_its_run_with_its_calibration(run, detector):
+    other = dataclasses.replace(detector.calibration, alpha=0.5)
+    pickled = pickle.dumps(dataclasses.replace(detector, calibration=other))
+    assert len(pickled) < 10_000  # no weights
+    again = pickle.loads(pickled)
+    assert (again.category, again.calibration) == ("bagel", other)
+    assert again.config == detector.config
+    jax.tree.map(np.testing.assert_array_equal, again.variables, detector.variables)
+
+
+def test_a_forked_worker_is_refused(run, detector, monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: 1)  # as the child would answer
+    for use in (
+        lambda: Detector.load(run.directory),
+        lambda: detector.predict(layouts.picture(0), layouts.cloud(0)),
+        detector.warm_up,
+    ):
+        with pytest.raises(UserError, match="spawn"):
+            use()
+
+
+def test_threads_share_a_detector(run, detector):
+    part = files(run, "test/hole/000")
+    with ThreadPoolExecutor(4) as pool:
+        scores = [p.score for p in pool.map(lambda _: detector.predict(*part), "abcd")]
+    assert len(set(scores)) == 1
 
 
 def test_one_function_of_any_batch_from_pixels_to_scores(run, detector):

@@ -1,5 +1,6 @@
 """A part is the same part in whatever form it is handed over."""
 
+import jax.numpy as jnp
 import layouts
 import numpy as np
 import pytest
@@ -72,6 +73,29 @@ def test_clouds_come_as_files_and_arrays(tmp_path):
     path = layouts.save(tmp_path / "a.tiff", CLOUD)
     for xyz in (path, str(path), tmp_path / "z.npy", CLOUD, z, z[..., None]):
         np.testing.assert_array_equal(z_of(xyz), z)
+
+
+def test_lists_and_other_libraries_arrays_are_arrays():
+    torch = pytest.importorskip("torch")
+    z = CLOUD[..., 2]
+    for make in (np.ndarray.tolist, jnp.asarray, torch.tensor):
+        np.testing.assert_array_equal(z_of(make(z)), z)
+        np.testing.assert_array_equal(image_of(make(PIXELS)), PIXELS)
+
+
+@pytest.mark.parametrize("value", [b"bytes", [[1, 2], [3]], [["a"]], [], [[300]]])
+def test_what_is_neither_a_file_nor_an_array_is_told_by_name(value):
+    with pytest.raises(UserError, match=r"^image: "):
+        image_of(value)
+    if value != [[300]]:
+        with pytest.raises(UserError, match=r"^xyz: "):
+            z_of(value)
+
+
+def test_a_tensor_that_has_a_gradient_is_told_by_name():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(UserError, match=r"^xyz: Tensor .*grad"):
+        z_of(torch.ones(4, 4, requires_grad=True))
 
 
 def test_integers_are_millimetres_and_nan_is_missing(tmp_path):

@@ -14,7 +14,7 @@ from small_disk import mounted
 from ast_jax.errors import UserError
 from ast_jax.parallel import data_mesh, replicated
 from ast_jax.training import checkpoints
-from ast_jax.training.checkpoints import CheckpointStore, opened
+from ast_jax.training.checkpoints import CheckpointStore, DamageError, opened
 from ast_jax.training.state import TrainState
 
 
@@ -96,6 +96,33 @@ def test_training_falls_back_to_the_checkpoint_before_a_damaged_one(
         store.save(make_state(20))  # its step can be saved again
     with opened(folder) as store:
         assert equal(store.restore(make_state(0), sharding), make_state(20))
+    assert (folder / "20.damaged" / "digests.json").is_file()  # nothing is deleted
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOMEM, errno.ESTALE])
+@pytest.mark.parametrize("where", ["digests", "arrays"])
+def test_an_error_that_may_pass_is_no_damage(
+    folder, sharding, monkeypatch, number, where
+):
+    """One failed read once made training delete its newest good checkpoint."""
+    everything = sorted(folder.rglob("*"))
+
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    with CheckpointStore(folder) as store, monkeypatch.context() as broken:
+        if where == "digests":
+            broken.setattr(checkpoints, "_digest", fail)
+        else:
+            broken.setattr(store._manager, "restore", fail)
+        for read in (store.resume, store.restore):
+            with pytest.raises(UserError, match=os.strerror(number)) as error:
+                read(make_state(0), sharding)
+            assert str(folder / "20") in str(error.value)
+            assert not isinstance(error.value, DamageError)
+    assert sorted(folder.rglob("*")) == everything
+    with CheckpointStore(folder) as store:
+        assert equal(store.resume(make_state(0), sharding), make_state(20))
 
 
 def test_scoring_does_not_fall_back(folder, sharding):

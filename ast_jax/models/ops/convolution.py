@@ -58,7 +58,7 @@ def convolve(
     if prepared is not None:
         return _by_transformed(padded, prepared, k, dtype)
     on_cpu = functools.partial(_by_patches, dtype=dtype)
-    if tile := _tile(x.shape, k, dtype):
+    if tile := best_tile(x.shape, k, dtype):
         on_cpu = functools.partial(_by_winograd, tile=tile, dtype=dtype)
     default = functools.partial(_by_library, dtype=dtype)
     return lax.platform_dependent(padded, kernel, cpu=on_cpu, default=default)
@@ -72,8 +72,24 @@ def prepare(
     Inference computes it once; it takes up to 4 times the kernel's memory.
     """
     dtype = jnp.dtype(dtype)
-    tile = _tile(shape, kernel.shape[0], dtype)
+    tile = best_tile(shape, kernel.shape[0], dtype)
     return _transformed(kernel, tile).astype(dtype) if tile else None
+
+
+def best_tile(shape: Sequence, k: int, dtype: DTypeLike) -> int | None:
+    """The tile with which Winograd's method is fastest for maps of a shape.
+
+    None where patches are faster; by the multiplications for a pair of channels.
+    """
+    b, h, w, _ = shape
+    if export.is_symbolic_dim(b):
+        return None
+    costs = {None: k**2 * b * h * w}
+    for tile in _TILES[jnp.dtype(dtype).name]:
+        n = tile + k - 1
+        if n in _POINTS and k > 1:
+            costs[tile] = n**2 * (b * -(-h // tile) * -(-w // tile) + _KERNEL_COST)
+    return min(costs, key=costs.get)
 
 
 def pad_map(
@@ -114,22 +130,6 @@ def _by_patches(x: jax.Array, kernel: jax.Array, dtype: jnp.dtype) -> jax.Array:
         windows.reshape(1, -1, k * k * c), kernel.reshape(1, k * k * c, c2), dtype
     )
     return y.reshape(*windows.shape[:-1], c2)
-
-
-def _tile(shape: Sequence, k: int, dtype: jnp.dtype) -> int | None:
-    """The tile with which Winograd's method is fastest for maps of a shape.
-
-    None where patches are faster; by the multiplications for a pair of channels.
-    """
-    b, h, w, _ = shape
-    if export.is_symbolic_dim(b):
-        return None
-    costs = {None: k**2 * b * h * w}
-    for tile in _TILES[dtype.name]:
-        n = tile + k - 1
-        if n in _POINTS and k > 1:
-            costs[tile] = n**2 * (b * -(-h // tile) * -(-w // tile) + _KERNEL_COST)
-    return min(costs, key=costs.get)
 
 
 @functools.cache
