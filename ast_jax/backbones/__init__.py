@@ -8,7 +8,9 @@ from ast_jax.backbones.backbone import Backbone, PyTree, Triple, fingerprint
 from ast_jax.errors import UserError
 
 
-def create(config: ConfigDict, *, image_size: int) -> Backbone:
+def create(
+    config: ConfigDict, *, image_size: int, taps: tuple[int, ...] = ()
+) -> Backbone:
     """The backbone that the configuration's `backbone` section describes.
 
     It computes in float32 whatever `train.dtype` is: the teacher stretches directions
@@ -17,6 +19,9 @@ def create(config: ConfigDict, *, image_size: int) -> Backbone:
     Args:
       config: name, weights, stage, padding, mean, std (empty = the backbone's own).
       image_size: side of the images in pixels.
+      taps: stages, ascending, whose outputs stand side by side on the last one's grid;
+        () for `config.stage` alone. Scattering has no stages: with taps its channels
+        are two taps, the fine octaves and the coarse ones.
 
     Raises:
       UserError: an unknown name, weights that cannot be had or do not fit, an image
@@ -25,11 +30,13 @@ def create(config: ConfigDict, *, image_size: int) -> Backbone:
     if config.name == "scattering":
         from ast_jax.backbones import scattering
 
-        return scattering.create(config, image_size=image_size)
-    return _efficientnet(config, image_size)
+        return scattering.create(config, image_size=image_size, split=bool(taps))
+    return _efficientnet(config, image_size, taps)
 
 
-def _efficientnet(config: ConfigDict, image_size: int) -> Backbone:
+def _efficientnet(
+    config: ConfigDict, image_size: int, taps: tuple[int, ...]
+) -> Backbone:
     import jax
     import jax.numpy as jnp
 
@@ -42,7 +49,8 @@ def _efficientnet(config: ConfigDict, image_size: int) -> Backbone:
 
     base = config.name.split(".")[0]
     padding = config.padding or "same"
-    net = architecture.architecture(base, config.stage, padding)
+    stage = taps[-1] if taps else config.stage
+    net = architecture.architecture(base, stage, padding)
     if image_size % net.stride:
         raise UserError(
             f"dataset.image_size: {image_size} is no multiple of {config.name}'s stride"
@@ -55,29 +63,33 @@ def _efficientnet(config: ConfigDict, image_size: int) -> Backbone:
     logging.info("backbone %s: %s, SHA-256 %s", config.name, path, digest)
     mean, std = _normalisation(config, timm_weights.normalisation(config.name))
 
+    of_taps = tuple(net.stages[tap][-1].project.outputs for tap in taps or (stage,))
+
     def apply(
         variables: PyTree, images: UInt8[Array, "b h w 3"]
     ) -> Float[Array, "b i j c"]:
         x = (images / 255.0 - jnp.array(mean)) / jnp.array(std)
         # Else a TPU would multiply in bfloat16 all the same.
         with jax.default_matmul_precision("high"):
-            return efficientnet.extract(net, variables, x)
+            return efficientnet.extract(net, variables, x, taps)
 
     return Backbone(
         name=config.name,
-        channels=net.channels,
+        channels=sum(of_taps),
         stride=net.stride,
         fingerprint=fingerprint(
             name=base,
             weights=digest,
-            stage=config.stage,
+            stage=stage,
             padding=padding,
             mean=mean,
             std=std,
+            **({"taps": taps} if taps else {}),
         ),
         variables=timm_weights.load(path, net),
         apply=apply,
         standardise=False,
+        taps=of_taps,
     )
 
 

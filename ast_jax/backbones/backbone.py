@@ -26,6 +26,8 @@ class Backbone:
         normalises the images itself and may be traced.
       standardise: whether the caller is to standardise each channel over the training
         set, because the features have no common scale.
+      taps: how many channels each tap has, in the channels' order; () where all are of
+        one tap.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Backbone:
     variables: PyTree
     apply: Callable[[PyTree, UInt8[Array, "b h w 3"]], Float[Array, "b i j c"]]
     standardise: bool
+    taps: tuple[int, ...] = ()
 
 
 def fingerprint(**parts: Any) -> str:

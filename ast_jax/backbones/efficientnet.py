@@ -4,6 +4,7 @@ A network here is made for inference: batch norm is already folded into its conv
 (`timm_weights.py`). What it consists of is in `architecture.py`.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ast_jax.backbones.architecture import Architecture, Block, Conv, same_pads
+from ast_jax.backbones.taps import join
 
 Variables = Mapping[str, Mapping[str, Array | np.ndarray]]
 Pads = tuple[tuple[int, int], tuple[int, int]]
@@ -155,19 +157,39 @@ class EfficientNet(nn.Module):
 
 
 def extract(
-    net: Architecture, variables: Variables, images: Float[Array, "b h w 3"]
+    net: Architecture,
+    variables: Variables,
+    images: Float[Array, "b h w 3"],
+    taps: tuple[int, ...] = (),
 ) -> Float[Array, "b y x c"]:
     """The feature maps of normalised images, in the way that suits the platform.
 
     A CPU takes the images one after the other, in the memory that one of them needs,
     and depthwise convolutions as shifted sums; other devices take the whole batch
     through the library's convolution.
+
+    Args:
+      net: the architecture, up to the last tap.
+      variables: its numbers.
+      images: normalised.
+      taps: the stages whose outputs are joined; () for the last one's alone.
     """
+
+    def features(model: EfficientNet, variables: Variables, images: Array) -> Array:
+        if not taps:
+            return model.apply(variables, images)
+        _, sown = model.apply(variables, images, mutable=["intermediates"])
+        stages = sown["intermediates"]
+        return join([stages[f"stage{tap}"][0] for tap in taps])
 
     def one_by_one(variables: Variables, images: Array) -> Array:
         model = EfficientNet(net, shifted=True)
-        return jax.lax.map(lambda x: model.apply(variables, x[None])[0], images)
+        one = functools.partial(features, model, variables)
+        return jax.lax.map(lambda x: one(x[None])[0], images)
 
     return jax.lax.platform_dependent(
-        variables, images, cpu=one_by_one, default=EfficientNet(net).apply
+        variables,
+        images,
+        cpu=one_by_one,
+        default=functools.partial(features, EfficientNet(net)),
     )

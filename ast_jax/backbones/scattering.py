@@ -33,6 +33,7 @@ from ast_jax.backbones.backbone import Backbone, fingerprint
 from ast_jax.errors import UserError
 
 SCALES = 5
+FINE_SCALES = 3  # octaves of the first tap, where there are two
 ANGLES = 6
 TURNS = (0, ANGLES // 2)  # from the first wavelet's angle to the second's: 0° and 90°
 STRIDE = 2**SCALES
@@ -67,13 +68,14 @@ class Path:
     angles: tuple[int, ...] = ()
 
 
-def create(config: ConfigDict, *, image_size: int) -> Backbone:
+def create(config: ConfigDict, *, image_size: int, split: bool = False) -> Backbone:
     """The scattering backbone for square images of one size, stride 32.
 
     Args:
       config: the `backbone` section; there are no weights, and the values that are
         about a network (stage, padding, mean, std) have no meaning here.
       image_size: side of the images in pixels.
+      split: whether the channels are two taps, see `fine_and_coarse`, else one.
 
     Raises:
       UserError: weights are given, or the size is no multiple of the stride.
@@ -99,14 +101,24 @@ def create(config: ConfigDict, *, image_size: int) -> Backbone:
         "opponent": OPPONENT,
         "paths": [dataclasses.astuple(path) for path in paths()],
     }
+    taps, apply = (len(paths()),), scatter
+    if split:
+        fine, coarse = fine_and_coarse()
+        order, taps = np.array(fine + coarse), (len(fine), len(coarse))
+        constants["order"] = order.tolist()
+
+        def apply(variables, images):
+            return scatter(variables, images)[..., order]
+
     return Backbone(
         name="scattering",
         channels=len(paths()),
         stride=STRIDE,
         fingerprint=fingerprint(name="scattering", image_size=image_size, **constants),
         variables=jax.tree.map(jnp.asarray, variables),
-        apply=scatter,
+        apply=apply,
         standardise=True,
+        taps=taps,
     )
 
 
@@ -127,6 +139,20 @@ def paths() -> tuple[Path, ...]:
     ]
     colour = [Path(colour, (j,)) for j in scales[1:] for colour in COLOURS[1:]]
     return (*means, *first, *second, *colour)
+
+
+def fine_and_coarse() -> tuple[list[int], list[int]]:
+    """The channels whose widest wavelet is of octave 0 to 2, and all others.
+
+    What two depths are to a network: waves of up to 8 pixels, and wider ones, with the
+    means, which see most.
+    """
+    fine = [
+        channel
+        for channel, path in enumerate(paths())
+        if path.scales and max(path.scales) < FINE_SCALES
+    ]
+    return fine, [channel for channel in range(len(paths())) if channel not in fine]
 
 
 def wavelets(image_size: int) -> list[Float[np.ndarray, "angles m m"]]:

@@ -1,0 +1,39 @@
+"""Several depths of one backbone as one feature map: what a finer tap has to go through
+to lie on the coarsest one's grid.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ast_jax.models.ops.convolution import pad_map
+
+
+def join(taps: Sequence[Float[Array, "b _ _ _"]]) -> Float[Array, "b h w c"]:
+    """The taps' channels side by side, on the grid of the last, the coarsest."""
+    rows, columns = taps[-1].shape[1:3]
+    return jnp.concatenate([coarsen(x, rows, columns) for x in taps], axis=-1)
+
+
+def coarsen(
+    x: Float[Array, "b y x c"], rows: int, columns: int
+) -> Float[Array, "b h w c"]:
+    """A finer map, averaged over 3×3 positions and then over each cell of a grid.
+
+    What lies on the grid already stays as it is: an average there would blur a defect
+    over three cells.
+
+    Raises:
+      ValueError: the cells are no whole number of positions.
+    """
+    b, height, width, c = x.shape
+    if (height, width) == (rows, columns):
+        return x
+    if height % rows or width % columns:
+        raise ValueError(f"{height}x{width} positions do not fit {rows}x{columns}.")
+    padded = pad_map(x, 1, "replicate")
+    tall = sum(padded[:, i : i + height] for i in range(3))
+    smooth = sum(tall[:, :, j : j + width] for j in range(3)) / 9
+    cells = smooth.reshape(b, rows, height // rows, columns, width // columns, c)
+    return cells.mean((2, 4))
