@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ast_jax.models.ops.convolution import pad_map
-
 
 def join(taps: Sequence[Float[Array, "b _ _ _"]]) -> Float[Array, "b h w c"]:
     """The taps' channels side by side, on the grid of the last, the coarsest."""
@@ -32,8 +30,10 @@ def coarsen(
         return x
     if height % rows or width % columns:
         raise ValueError(f"{height}x{width} positions do not fit {rows}x{columns}.")
-    padded = pad_map(x, 1, "replicate")
-    tall = sum(padded[:, i : i + height] for i in range(3))
-    smooth = sum(tall[:, :, j : j + width] for j in range(3)) / 9
+    # The border is repeated; not by jnp.pad, which refuses an explicitly sharded batch.
+    tall = jnp.concatenate([x[:, :1], x, x[:, -1:]], axis=1)
+    tall = tall[:, :-2] + tall[:, 1:-1] + tall[:, 2:]
+    wide = jnp.concatenate([tall[:, :, :1], tall, tall[:, :, -1:]], axis=2)
+    smooth = (wide[:, :, :-2] + wide[:, :, 1:-1] + wide[:, :, 2:]) / 9
     cells = smooth.reshape(b, rows, height // rows, columns, width // columns, c)
     return cells.mean((2, 4))
