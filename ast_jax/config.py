@@ -73,7 +73,8 @@ def default() -> ConfigDict:
                 "data_dir": "~/.cache/ast_jax",  # prepared data and features
                 "image_size": 768,  # pixels, a multiple of 32
                 "feature_dtype": "float32",  # of the feature cache; float16 halves it
-                "seed": 0,  # of the synthetic data set
+                "seed": 0,  # of the synthetic data set, and of elpv's split
+                "elpv": {"uncertain": False},  # test on probabilities 1/3 and 2/3 too
             },
             "depth": {
                 "unit": "auto",  # or m, mm; auto: integers are mm, floats m
@@ -83,7 +84,9 @@ def default() -> ConfigDict:
                 "dilation": 8,  # pixels, of the foreground; 8 are a map's position
             },
             "backbone": {
-                "name": "tf_efficientnet_b5.aa_in1k",  # timm's with tag, or scattering
+                # timm's with its tag, tf_efficientnet_lite0.package (lite1, lite2),
+                # scattering, or auto: lite0 from its package on a CPU, else this one
+                "name": "tf_efficientnet_b5.aa_in1k",
                 "weights": "",  # .safetensors or .pth; empty: through the hub
                 "stage": 5,  # timm's blocks[stage] is the output
                 "padding": "same",  # or efficientnet_pytorch_0.7.1

@@ -27,6 +27,7 @@ DATASETS = {
     "mvtec_ad": "ast_jax.data.datasets.mvtec_ad:MVTecAD",
     "mvtec_loco": "ast_jax.data.datasets.mvtec_loco:MVTecLOCO",
     "visa": "ast_jax.data.datasets.visa:VisA",
+    "elpv": "ast_jax.data.datasets.elpv:ELPV",
     "folder": "ast_jax.data.datasets.folder:Folder",
     "synthetic": "ast_jax.data.datasets.synthetic:Synthetic",
 }
