@@ -11,6 +11,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from ast_jax import backbones, data
+from ast_jax.backbones.choice import AUTO, B5, licence, name_for_this_machine
 from ast_jax.config import validate
 from ast_jax.data.depth_options import DepthOptions
 from ast_jax.evaluation.map_files import write_maps
@@ -45,6 +46,7 @@ def train_and_evaluate(
     """
     if config.train.tensorboard:
         check_tensorboard()
+    config = with_backbone(config, workdir)
     categories = open_categories(config)
     run = _train(config, workdir, categories, profile)
     return _evaluate(run, config, categories)
@@ -54,6 +56,7 @@ def train(config: ConfigDict, workdir: str | Path, *, profile: bool = False) -> 
     """Trains every category and seed of a run, see `train_and_evaluate`."""
     if config.train.tensorboard:
         check_tensorboard()
+    config = with_backbone(config, workdir)
     return _train(config, workdir, open_categories(config), profile)
 
 
@@ -73,6 +76,26 @@ def evaluate(
     """
     config = config or run.config
     return _evaluate(run, config, open_categories(config), save_maps=save_maps)
+
+
+def with_backbone(config: ConfigDict, workdir: str | Path) -> ConfigDict:
+    """Returns the configuration with a backbone in the place of "auto".
+
+    The one that the run in `workdir` has already, else the one for this machine.
+    """
+    if config.backbone.name != AUTO:
+        return config
+    config = ConfigDict(config.to_dict())
+    if (Path(workdir) / "config.json").exists():
+        config.backbone.name = Run.open(workdir).config.backbone.name
+    else:
+        # A file of weights is the paper's backbone's, unless another is named.
+        given = config.backbone.weights
+        config.backbone.name = B5 if given else name_for_this_machine()
+    if Mode(config.mode).has_colour:
+        name, terms = config.backbone.name, licence(config.backbone)
+        logging.info("backbone.name=auto takes %s (%s).", name, terms)
+    return config
 
 
 def open_categories(config: ConfigDict) -> list[Category]:

@@ -26,6 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """MVTec 3D-AD's settings and the variants; choices: "small", "synthetic"."""
     config = default()
     if variant == "small":
+        config.backbone.name = "auto"
         config.student.width = 128
         config.teacher.epochs = config.student.epochs = 24
     elif variant == "synthetic":

@@ -26,6 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.train.mask = "binary"
         config.train.loss_average = "foreground"
     elif variant == "small":
+        config.backbone.name = "auto"
         config.student.width = 128
         config.teacher.epochs = config.student.epochs = 24
     elif variant:

@@ -25,6 +25,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.teacher.clamp = 3.0
     config.teacher.epochs = config.student.epochs = 240
     if variant == "small":
+        config.backbone.name = "auto"
         config.teacher.hidden = 64
         config.student.width = 128
         config.teacher.epochs = config.student.epochs = 24

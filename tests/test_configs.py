@@ -6,6 +6,7 @@ import pytest
 
 from ast_jax import data
 from ast_jax.config import default, flatten, validate
+from ast_jax.data.datasets import elpv
 
 BENCHMARKS = ("mvtec_ad", "mvtec_3d_ad", "visa", "mvtec_loco", "folder")
 
@@ -40,6 +41,24 @@ def test_small_has_a_narrow_student_and_few_epochs(name):
 def test_an_unknown_variant_is_refused_with_those_there_are(name):
     with pytest.raises(ValueError, match=r"unknown variant 'huge'; there .* small"):
         importlib.import_module(f"configs.{name}").get_config("huge")
+
+
+def test_laptops_and_folders_take_the_backbone_that_needs_no_network():
+    for name in BENCHMARKS:
+        config = importlib.import_module(f"configs.{name}").get_config("small")
+        assert config.backbone.name == "auto"
+    assert (
+        importlib.import_module("configs.folder").get_config().backbone.name == "auto"
+    )
+    assert "backbone.name=auto" in importlib.import_module("configs.folder").__doc__
+
+
+def test_solar_is_a_valid_configuration_whose_threshold_can_be_had():
+    config = importlib.import_module("configs.solar").get_config()
+    validate(config)
+    held_out = int(elpv.TRAIN_GOOD * config.calibration.fraction)
+    assert config.dataset.name == elpv.ELPV.name
+    assert 1 / (held_out + 1) <= config.calibration.alpha
 
 
 @pytest.mark.parametrize("name", ["mvtec_ad", "visa", "mvtec_loco"])

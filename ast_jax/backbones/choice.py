@@ -3,9 +3,10 @@
 from ml_collections import ConfigDict
 
 from ast_jax.backbones.packaged_weights import LITE0, PACKAGES
+from ast_jax.config import default
 
 AUTO = "auto"
-B5 = "tf_efficientnet_b5.aa_in1k"  # the paper's
+B5 = default().backbone.name  # the paper's
 _IMAGENET = "trained on ImageNet, whose images are for non-commercial research"
 
 

@@ -23,6 +23,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from ast_jax.backbones import architecture
+from ast_jax.backbones.choice import AUTO, B5
 from ast_jax.backbones.state_dict import read_state_dict
 from ast_jax.config import validate
 from ast_jax.data import depth
@@ -72,6 +73,8 @@ def import_pair(
             "another --workdir."
         )
     config.dataset.categories = (category,)
+    if config.backbone.name == AUTO:
+        config.backbone.name = B5
     states = {name: read_state_dict(Path(files[name])) for name in NETWORKS}
     variables = _fitted(states, config, files)
     opened = open_categories(config)[0] if config.dataset.root else None
