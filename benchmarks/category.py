@@ -38,12 +38,24 @@ def inputs(x: np.ndarray, foreground: np.ndarray, depth_channels: int) -> Inputs
     return Inputs.of(Features(rgb, depth, foreground), binary_mask=False)
 
 
-def train(config: ConfigDict, inputs: Inputs, directory: Path) -> list[float]:
+def train(
+    config: ConfigDict, inputs: Inputs, directory: Path, devices: int = 1
+) -> list[float]:
     """Trains teacher and student in `directory`; their losses in the first epoch."""
     batch = config.train.batch_size
     pair = UntrainedPair("random features", Task(SEED, directory), inputs, batch)
-    train_pairs([pair], config, data_mesh(jax.devices()[:1]))
+    train_pairs([pair], config, data_mesh(jax.devices()[:devices]))
     return first_losses(directory)
+
+
+def train_many(config: ConfigDict, inputs: Inputs, directory: Path, count: int) -> None:
+    """Trains `count` pairs on the first device, each with a seed of its own."""
+    batch = config.train.batch_size
+    pairs = [
+        UntrainedPair(f"seed {n}", Task(n, directory / f"seed_{n}"), inputs, batch)
+        for n in range(count)
+    ]
+    train_pairs(pairs, config, data_mesh(jax.devices()[:1]))
 
 
 def first_losses(directory: Path) -> list[float]:
