@@ -20,6 +20,7 @@ _CHOICES = {
     "student.kind": ("conv", "flow"),
     "evaluation.image_score": ("protocol", "max", "mean"),
     "train.dtype": ("float32", "bfloat16"),
+    "train.precision": ("default", "high", "highest"),
     "train.mask": ("soft", "binary"),
     "train.loss_average": ("all", "foreground"),
     "dataset.feature_dtype": ("float32", "float16"),
@@ -114,6 +115,7 @@ def default() -> ConfigDict:
                 "weight_decay": 1e-5,  # L2, in the gradient
                 "seeds": (0,),
                 "dtype": "float32",  # or bfloat16: what convolutions multiply
+                "precision": "default",  # of products on an accelerator; high, highest
                 "mask": "soft",  # foreground weight at map resolution; or binary
                 "loss_average": "all",  # over positions; or foreground
                 "checkpoint_epochs": 10,  # a checkpoint every so many epochs

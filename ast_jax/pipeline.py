@@ -21,6 +21,7 @@ from ast_jax.files import write_json
 from ast_jax.inference.category import calibrate_category, score_test_images
 from ast_jax.mode import Mode
 from ast_jax.parallel import DATA_AXIS, barrier, is_main, task_mesh
+from ast_jax.precision import multiplied_at
 from ast_jax.report.report import write_report
 from ast_jax.run import Run, locked
 from ast_jax.training.pairs import begin_pair, train_pairs
@@ -47,9 +48,10 @@ def train_and_evaluate(
     if config.train.tensorboard:
         check_tensorboard()
     config = with_backbone(config, workdir)
-    categories = open_categories(config)
-    run = _train(config, workdir, categories, profile)
-    return _evaluate(run, config, categories)
+    with multiplied_at(config.train.precision):
+        categories = open_categories(config)
+        run = _train(config, workdir, categories, profile)
+        return _evaluate(run, config, categories)
 
 
 def train(config: ConfigDict, workdir: str | Path, *, profile: bool = False) -> Run:
@@ -57,7 +59,8 @@ def train(config: ConfigDict, workdir: str | Path, *, profile: bool = False) -> 
     if config.train.tensorboard:
         check_tensorboard()
     config = with_backbone(config, workdir)
-    return _train(config, workdir, open_categories(config), profile)
+    with multiplied_at(config.train.precision):
+        return _train(config, workdir, open_categories(config), profile)
 
 
 def evaluate(
@@ -75,7 +78,8 @@ def evaluate(
         another process works in the run's folder.
     """
     config = config or run.config
-    return _evaluate(run, config, open_categories(config), save_maps=save_maps)
+    with multiplied_at(config.train.precision):
+        return _evaluate(run, config, open_categories(config), save_maps=save_maps)
 
 
 def with_backbone(config: ConfigDict, workdir: str | Path) -> ConfigDict:

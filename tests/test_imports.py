@@ -13,6 +13,7 @@ ORDER = (
         "config",
         "config_file",
         "parallel",
+        "precision",
         "files",
         "device_memory",
     ),

@@ -37,7 +37,6 @@ def create(
 def _efficientnet(
     config: ConfigDict, image_size: int, taps: tuple[int, ...]
 ) -> Backbone:
-    import jax
     import jax.numpy as jnp
 
     from ast_jax.backbones import (
@@ -46,6 +45,7 @@ def _efficientnet(
         packaged_weights,
         timm_weights,
     )
+    from ast_jax.precision import at_least_high
 
     base = config.name.split(".")[0]
     padding = config.padding or "same"
@@ -70,7 +70,7 @@ def _efficientnet(
     ) -> Float[Array, "b i j c"]:
         x = (images / 255.0 - jnp.array(mean)) / jnp.array(std)
         # Else a TPU would multiply in bfloat16 all the same.
-        with jax.default_matmul_precision("high"):
+        with at_least_high():
             return efficientnet.extract(net, variables, x, taps)
 
     return Backbone(

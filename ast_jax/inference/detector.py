@@ -40,6 +40,7 @@ from ast_jax.inference.ensemble import Ensemble, decision
 from ast_jax.inference.pair import pair_scores, prepared, tiles
 from ast_jax.inference.prediction import Prediction
 from ast_jax.parallel import DATA_AXIS, data_mesh, replicated, split_batch
+from ast_jax.precision import multiplied_at
 from ast_jax.run import Run
 
 # "image" [b,s,s,3] uint8 in modes rgb and rgb3d; "depth" [b,m,m,64] and "foreground"
@@ -164,6 +165,12 @@ class Detector:
           "score" [b], the image score; "map" [b,8m,8m], the upsampled score map; and
           "maximum" [b], the map's, which above the pixel threshold marks a region.
         """
+        with multiplied_at(self.config.train.precision):
+            return self._score(variables, inputs)
+
+    def _score(
+        self, variables: dict[str, Any], inputs: DetectorInputs
+    ) -> dict[str, Float[Array, "b ..."]]:
         rgb = None
         if self.backbone is not None:
             rgb = self.backbone.apply(variables["backbone"], inputs["image"])

@@ -24,6 +24,7 @@ def facts(run: Run) -> dict[str, str]:
         "Run": str(run.directory),
         "Report written": f"{now:%Y-%m-%d %H:%M} UTC",
         "Evaluated on": hardware(),
+        "Arithmetic": arithmetic(run.config),
         "AST-JAX": ast_jax.__version__,
         "Python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -39,6 +40,14 @@ def hardware() -> str:
     if devices[0].platform == "cpu":
         return processor
     return f"{len(devices)} of {', '.join(kinds)}; {processor}"
+
+
+def arithmetic(config: ConfigDict) -> str:
+    """What products were computed in, in one line."""
+    dtype, precision = config.train.dtype, config.train.precision
+    if jax.default_backend() == "cpu":
+        return f"{dtype} products, float32 sums"
+    return f"{dtype} products at precision {precision!r}, float32 sums"
 
 
 def settings(config: ConfigDict) -> str:
