@@ -16,6 +16,7 @@ from ast_jax.inference.calibration import Calibration, Proportion, share_of_alar
 from ast_jax.inference.colours import ColourScale
 from ast_jax.inference.score_map import map_at
 from ast_jax.report import gallery, history, pictures, plots
+from ast_jax.report.input_facts import input_facts
 from ast_jax.report.tables import DASH, Cell, Table, percent
 from ast_jax.run import Run
 
@@ -46,6 +47,7 @@ class Section:
 
     Attributes:
       name: the category's.
+      input_facts: what the detector was given, by name.
       curves: name → SVG, in the order of the page.
       calibration: None without held-out good images.
       false_alarms: observed on good test images; None without threshold or images.
@@ -58,6 +60,7 @@ class Section:
     """
 
     name: str
+    input_facts: dict[str, str]
     curves: dict[str, str]
     calibration: Calibration | None
     false_alarms: Proportion | None
@@ -102,6 +105,7 @@ def section(run: Run, category: Evaluation, folder: Path, limit: int) -> Section
     alarms = None if calibration is None else calibration.anomalous(scores)
     return Section(
         name=category.name,
+        input_facts=input_facts(run, category.name, category.parts.defects),
         curves=curves,
         calibration=calibration,
         false_alarms=None if alarms is None else share_of_alarms(alarms[~labels]),

@@ -86,6 +86,15 @@ def test_alpha_false_alarms_and_recall_are_shown_with_their_intervals(odd):
     assert f"{count} of 12; 95 % interval" in shown
 
 
+def test_each_category_says_what_its_detector_was_given(odd):
+    _, page = odd
+    shown = " ".join(page.text)
+    assert shown.count("20 good parts") == 2
+    assert "4 good parts, 12 defective ones of 3 types" in shown
+    assert "768 by 768 pixels" in shown and "timm's release, Apache-2.0" in shown
+    assert "by more than 7 mm" in shown and "MVTec 3D-AD, CC BY-NC-SA 4.0" in shown
+
+
 def test_configuration_versions_and_seeds_are_shown(odd):
     _, page = odd
     assert "teacher.hidden" in page.text and "jax" in page.text
