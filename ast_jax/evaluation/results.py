@@ -61,7 +61,7 @@ def _figures_of_seeds(
 ) -> dict[str, Any]:
     """One seed's figures; of several their mean, beside std, seeds and ensemble."""
     seeds = {
-        str(seed): numbers.figures(parts, scores[network], kinds)
+        seed: numbers.figures(parts, scores[network], kinds)
         for seed, scores in by_seed.items()
     }
     if len(seeds) == 1:

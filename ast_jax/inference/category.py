@@ -9,8 +9,7 @@ import numpy as np
 from ast_jax.errors import UserError
 from ast_jax.features.category import Category
 from ast_jax.features.inputs import Inputs
-from ast_jax.inference import calibration_file
-from ast_jax.inference.calibration import Calibration, calibrate
+from ast_jax.inference.calibration import Calibration, calibrate, write_calibration
 from ast_jax.inference.ensemble import NETWORKS, Ensemble, Scores, ScoresBySeed
 from ast_jax.run import Run
 
@@ -56,7 +55,7 @@ def calibrate_category(
         run.check_inputs(category.name, seed, {"backbone": backbone})
 
     ensemble = Ensemble.load(run, category.name).scaled_by(
-        {seed: rows(seed, "train") for seed in seeds}, batch_size
+        {str(seed): rows(seed, "train") for seed in seeds}, batch_size
     )
     held_out = rows(seeds[0], "held_out")
     if len(category.parts["validation"]):
@@ -65,7 +64,7 @@ def calibrate_category(
     if len(held_out):
         scores = ensemble.score(held_out, batch_size)["student"]
         calibration = calibrate(scores.image, scores.maximum, config.calibration.alpha)
-    calibration_file.write(run, category.name, calibration, ensemble.scales)
+    write_calibration(run, category.name, calibration, ensemble.scales)
     return ensemble, calibration
 
 
@@ -78,7 +77,9 @@ def score_test_images(ensemble: Ensemble, category: Category) -> CategoryScores:
     config, inputs = category.config, category.inputs("test")
     if not len(inputs):
         combined = dict.fromkeys(NETWORKS, _no_scores(inputs.side))
-        return CategoryScores(dict.fromkeys(config.train.seeds, combined), combined)
+        return CategoryScores(
+            dict.fromkeys(map(str, config.train.seeds), combined), combined
+        )
     by_seed = ensemble.score_by_seed(inputs, config.train.batch_size)
     return CategoryScores(by_seed, ensemble.combine(by_seed, masked=inputs.masked))
 

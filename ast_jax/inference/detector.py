@@ -33,8 +33,8 @@ from ast_jax.data.part import Part
 from ast_jax.device_memory import memory_errors
 from ast_jax.errors import UserError
 from ast_jax.features.inputs import network_input
-from ast_jax.inference import calibration_file, read_part, stream
-from ast_jax.inference.calibration import Calibration
+from ast_jax.inference import read_part, stream
+from ast_jax.inference.calibration import Calibration, read_calibration
 from ast_jax.inference.colours import ColourScale
 from ast_jax.inference.ensemble import Ensemble, decision
 from ast_jax.inference.pair import pair_scores, prepared, tiles
@@ -102,7 +102,7 @@ class Detector:
         category = _category(run, category)
         config = run.config
         side = run.read_inputs(category, config.train.seeds[0])["side"]
-        calibration, scales = calibration_file.read(run, category)
+        calibration, scales = read_calibration(run, category)
         backbone = None
         if config.mode != "3d":
             size = config.dataset.image_size
@@ -131,7 +131,7 @@ class Detector:
         return {
             "backbone": self.backbone and self.backbone.variables,
             "pairs": {
-                str(seed): pair.variables for seed, pair in self.ensemble.pairs.items()
+                seed: pair.variables for seed, pair in self.ensemble.pairs.items()
             },
         }
 
@@ -188,7 +188,7 @@ class Detector:
                 binary_mask=self.config.train.mask == "binary",
             )
             by_seed[seed] = pair_scores(
-                pair.teacher, pair.student, variables["pairs"][str(seed)], **seen
+                pair.teacher, pair.student, variables["pairs"][seed], **seen
             )
         scores = self.ensemble.combined(by_seed, "student")
         fine = scoring.upsample(scores["map"])
@@ -363,9 +363,9 @@ class Detector:
         key = tuple(tiles(self.ensemble.pairs[s], of) for s, of in shapes.items())
         if key not in self._prepared:
             pairs = {
-                str(seed): prepared(
+                seed: prepared(
                     self.ensemble.pairs[seed],
-                    self._variables["pairs"][str(seed)],
+                    self._variables["pairs"][seed],
                     shape,
                 )
                 for seed, shape in shapes.items()

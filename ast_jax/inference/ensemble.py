@@ -42,7 +42,7 @@ class Scores:
 
 
 # seed → network → scores
-ScoresBySeed = dict[int, dict[str, Scores]]
+ScoresBySeed = dict[str, dict[str, Scores]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +87,9 @@ class Ensemble:
       scales: seed → network → scale; empty for a single pair.
     """
 
-    pairs: Mapping[int, Pair]
+    pairs: Mapping[str, Pair]
     image_score: str
-    scales: Mapping[int, Mapping[str, Scale]] = dataclasses.field(default_factory=dict)
+    scales: Mapping[str, Mapping[str, Scale]] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def load(cls, run: Run, category: str) -> "Ensemble":
@@ -99,10 +99,10 @@ class Ensemble:
           UserError: one was not trained, or a checkpoint is missing or damaged.
         """
         seeds = run.config.train.seeds
-        pairs = {seed: load_pair(run, category, seed) for seed in seeds}
+        pairs = {str(seed): load_pair(run, category, seed) for seed in seeds}
         return cls(pairs, run.config.evaluation.image_score)
 
-    def scaled_by(self, good: Mapping[int, Inputs], batch_size: int) -> "Ensemble":
+    def scaled_by(self, good: Mapping[str, Inputs], batch_size: int) -> "Ensemble":
         """Fits the scales on the good images that each seed's pair was trained on."""
         if len(self.pairs) == 1:
             return self
@@ -116,7 +116,7 @@ class Ensemble:
         """Every pair's own scores."""
         return {seed: self._score(seed, inputs, batch_size) for seed in self.pairs}
 
-    def _score(self, seed: int, inputs: Inputs, batch_size: int) -> dict[str, Scores]:
+    def _score(self, seed: str, inputs: Inputs, batch_size: int) -> dict[str, Scores]:
         arrays = score(self.pairs[seed], inputs, batch_size=batch_size)
         how = decision(self.image_score, masked=inputs.masked)
         return {
@@ -143,7 +143,7 @@ class Ensemble:
         return combined
 
     def combined(
-        self, by_seed: Mapping[int, ArraysOfNetworks], network: str
+        self, by_seed: Mapping[str, ArraysOfNetworks], network: str
     ) -> ScoreArrays:
         """One network's map, max and mean from every pair's own; may be traced.
 

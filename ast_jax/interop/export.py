@@ -8,7 +8,6 @@ takes the extra `onnx`. FILE.json is the card: what goes in, what comes out, and
 means. docs/interop.md shows both in use.
 """
 
-import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -123,8 +122,8 @@ def card(detector: Detector) -> dict[str, Any]:
         "outputs": _outputs(detector),
         "threshold": calibration and calibration.threshold,
         "pixel_threshold": calibration and calibration.pixel_threshold,
-        "alpha": calibration and calibration.attained_alpha,
-        "calibration": calibration and dataclasses.asdict(calibration),
+        "alpha": calibration and calibration.attainable,
+        "calibration": calibration and calibration.to_dict(),
         "colour_scale": {
             "low": scale.low,
             "middle": scale.middle,

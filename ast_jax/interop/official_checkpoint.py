@@ -29,7 +29,7 @@ from ast_jax.config import validate
 from ast_jax.data import depth
 from ast_jax.errors import UserError
 from ast_jax.features.category import Category
-from ast_jax.inference import calibration_file
+from ast_jax.inference.calibration import write_calibration
 from ast_jax.inference.category import calibrate_category
 from ast_jax.interop.official_state_dict import (
     StateDict,
@@ -80,13 +80,13 @@ def import_pair(
     opened = open_categories(config)[0] if config.dataset.root else None
     with _joining(directory, config) as run:
         _write_pair(run, category, variables, opened)
-        calibration_file.write(run, category, None, {})
+        write_calibration(run, category, None, {})
         calibration = calibrate_category(run, opened)[1] if opened else None
         _move(run, directory, category)
     if calibration is None:
         logging.warning("%s: no validation images, so there is no threshold.", category)
     else:
-        alpha, threshold = calibration.attained_alpha, calibration.threshold
+        alpha, threshold = calibration.attainable, calibration.threshold
         logging.info("%s: threshold %.6g at alpha %.3g.", category, threshold, alpha)
     return Run.open(directory)
 

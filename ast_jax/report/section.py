@@ -12,8 +12,9 @@ from ast_jax.data.part import GOOD
 from ast_jax.evaluation.metrics import image_auroc
 from ast_jax.evaluation.results import Evaluation
 from ast_jax.files import UniqueNames, plain, whole, write_text
-from ast_jax.inference.calibration import Calibration, Proportion, share_of_alarms
+from ast_jax.inference.calibration import Calibration
 from ast_jax.inference.colours import ColourScale
+from ast_jax.inference.proportion import Proportion, share_of_alarms
 from ast_jax.inference.score_map import map_at
 from ast_jax.report import gallery, history, pictures, plots
 from ast_jax.report.input_facts import input_facts
@@ -129,7 +130,7 @@ def decisions(sections: Sequence[Section]) -> Table | None:
         if (calibration := one.calibration) is not None:
             texts = (
                 f"≤ {percent(calibration.alpha)}",
-                f"≤ {percent(calibration.attained_alpha)}",
+                f"≤ {percent(calibration.attainable)}",
                 str(len(calibration.scores)),
                 _with_interval(one.false_alarms),
                 _with_interval(one.recall),

@@ -1,6 +1,5 @@
-"""The conformal guarantee, by rank arithmetic and by simulation."""
+"""The conformal guarantees, by rank arithmetic and by simulation."""
 
-import dataclasses
 import json
 import logging
 
@@ -8,8 +7,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ast_jax.config import default
 from ast_jax.errors import UserError
-from ast_jax.inference.calibration import Calibration, calibrate, share_of_alarms
+from ast_jax.inference.calibration import (
+    Calibration,
+    calibrate,
+    cross_bound,
+    read_calibration,
+    write_calibration,
+)
+from ast_jax.inference.ensemble import Scale
+from ast_jax.run import Run
 
 
 def _calibrated(count, alpha):
@@ -31,19 +39,19 @@ def _calibrated(count, alpha):
 )
 def test_threshold_is_the_kth_largest_score(count, alpha, attained, threshold):
     calibration = _calibrated(count, alpha)
-    assert calibration.attained_alpha == pytest.approx(attained)
+    assert calibration.attainable == calibration.guaranteed == pytest.approx(attained)
     assert calibration.threshold == threshold
     assert calibration.pixel_threshold == 10 * threshold
 
 
 @pytest.mark.parametrize("alpha", [0.001, 0.05, 0.3, 0.9])
-def test_anomalous_is_a_p_value_of_at_most_the_attained_alpha(alpha):
+def test_anomalous_is_a_p_value_of_at_most_the_attainable(alpha):
     scores = np.random.default_rng(0).integers(0, 12, 37).astype(np.float32)
     calibration = calibrate(scores, scores, alpha)
     new = np.arange(-1, 13, 0.5, np.float32)
     np.testing.assert_array_equal(
         calibration.anomalous(new),
-        calibration.p_values(new) <= calibration.attained_alpha,
+        calibration.p_values(new) <= calibration.attainable,
     )
 
 
@@ -102,7 +110,7 @@ def test_no_held_out_part_means_no_threshold():
 def test_calibration_survives_json_exactly():
     scores = np.random.default_rng(0).random(30, np.float32)
     calibration = calibrate(scores, scores * 3, 0.07)
-    text = json.dumps(dataclasses.asdict(calibration))
+    text = json.dumps(calibration.to_dict())
     assert Calibration.from_dict(json.loads(text)) == calibration
 
 
@@ -117,21 +125,161 @@ def test_a_nan_to_calibrate_on_is_refused():
         calibrate(np.array([1.0, np.nan]), np.zeros(2), 0.1)
 
 
-def test_share_of_alarms_has_clopper_pearsons_interval():
-    observed = share_of_alarms(np.arange(21) < 2)
-    assert observed.value == pytest.approx(2 / 21)
-    low, high = observed.interval
-    # The interval's ends make the observation, or a rarer one, 2.5 % likely.
-    assert stats.binom.sf(1, 21, low) == pytest.approx(0.025)
-    assert stats.binom.cdf(2, 21, high) == pytest.approx(0.025)
+def cross_calibrated(rng, n, k, alpha, spread=0.5):
+    """Fold models that disagree: each sees a part's score with a noise of its own."""
+    folds = np.arange(n) % k
+    parts = rng.standard_normal(n + 50)
+    seen = parts[:, None] + spread * rng.standard_normal((n + 50, k))
+    own = seen[np.arange(n), folds]
+    return calibrate(own, own + 1, alpha, folds), seen[n:]
 
 
-@pytest.mark.parametrize("alarm", [False, True])
-def test_interval_is_one_sided_at_the_ends(alarm):
-    low, high = share_of_alarms(np.full(21, alarm)).interval
-    bound = 1 - 0.025 ** (1 / 21)
-    assert (low, high) == pytest.approx((1 - bound, 1) if alarm else (0, bound))
+def test_cross_counts_each_folds_own_scores():
+    scores = np.array([1.0, 2, 3, 10, 20, 30])
+    calibration = calibrate(scores, scores, 0.3, np.array([0, 0, 0, 1, 1, 1]))
+    assert (calibration.folds, calibration.attainable) == (2, 2 / 7)
+    new = np.array([[4.0, 40], [2, 40], [4, 30], [2.5, 5], [0, 0]])
+    p_values = calibration.p_values(new)
+    np.testing.assert_allclose(p_values * 7, [1, 3, 2, 5, 7])
+    assert calibration.anomalous(new).tolist() == [True, False, True, False, False]
 
 
-def test_there_is_no_share_of_no_parts():
-    assert share_of_alarms(np.zeros(0, bool)) is None
+@pytest.mark.parametrize("alpha", [0.01, 0.05, 0.2, 0.6])
+def test_a_part_is_anomalous_exactly_above_its_own_threshold(alpha):
+    rng = np.random.default_rng(0)
+    calibration, new = cross_calibrated(rng, 43, 4, alpha)
+    scores = new.mean(1)
+    above = scores > calibration.thresholds(scores, new)
+    np.testing.assert_array_equal(above, calibration.anomalous(new))
+    maxima = calibration.pixel_thresholds(scores, new + 1)
+    np.testing.assert_array_equal(scores > maxima, calibration.anomalous(new))
+    agreed = np.repeat(np.linspace(-3, 3, 30)[:, None], 4, 1)
+    limits = calibration.thresholds(agreed[:, 0], agreed)
+    np.testing.assert_allclose(limits, calibration.threshold)
+
+
+def test_a_single_fold_decides_as_split_does():
+    scores = np.random.default_rng(0).random(30)
+    split = calibrate(scores, scores, 0.1)
+    cross = calibrate(scores, scores, 0.1, np.zeros(30, int))
+    new = np.linspace(0, 1.2, 50)
+    np.testing.assert_array_equal(split.p_values(new), cross.p_values(new[:, None]))
+    np.testing.assert_array_equal(split.anomalous(new), cross.anomalous(new[:, None]))
+    assert cross.guaranteed == split.guaranteed
+
+
+@pytest.mark.parametrize(
+    ("exceeding", "sizes", "bound"),
+    [
+        (1, [20] * 5, 1 / 21),  # above all of any one fold's
+        (5, [20] * 5, 5 * 2 * 3 / (2 * 21 * (2 * 5 - 4))),
+        (1, [1] * 40, 1 / 41),  # the jackknife+, (2 k - 1) / (n + 1)
+        (10, [1] * 99, 19 / 100),
+        (40, [10] * 4, 1.0),
+    ],
+)
+def test_the_bound_by_hand(exceeding, sizes, bound):
+    assert cross_bound(exceeding, sizes) == pytest.approx(bound)
+
+
+@pytest.mark.parametrize(("n", "k", "alpha"), [(100, 5, 0.05), (40, 8, 0.3)])
+def test_cross_is_no_worse_than_the_papers_bound(n, k, alpha):
+    calibration = _cross(n, k, alpha)
+    papers = 2 * alpha + (1 - k / n) / (k + 1)
+    assert calibration.attainable <= alpha < calibration.guaranteed <= papers
+
+
+def _cross(n, k, alpha):
+    scores = np.arange(float(n))
+    return calibrate(scores, scores, alpha, np.arange(n) % k)
+
+
+def test_99_parts_do_for_one_per_cent_with_cross():
+    assert _cross(99, 5, 0.01).attainable == 0.01
+    assert _cross(99, 5, 0.01).guaranteed == pytest.approx(1 / 21)
+
+
+def test_cross_keeps_its_bound_where_folds_conspire():
+    """Folds that disagree so that the alarm is as likely as it can be."""
+    rng = np.random.default_rng(3)
+    n, k, alarms = 20, 4, []
+    for _ in range(4000):
+        left_out = rng.random((k, n // k))
+        # A new part is high in one fold's eyes exactly if it is in all others' too.
+        new = np.full((1, k), rng.random())
+        folds = np.repeat(np.arange(k), n // k)
+        calibration = calibrate(left_out.ravel(), left_out.ravel(), 0.05, folds)
+        alarms.append(calibration.anomalous(new)[0])
+    assert np.mean(alarms) <= calibration.guaranteed == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5, 2.0])
+def test_observed_false_alarms_of_cross_stay_below_alpha(spread):
+    rng = np.random.default_rng(1)
+    rates = []
+    for _ in range(1000):
+        calibration, new = cross_calibrated(rng, 59, 5, 0.05, spread)
+        rates.append(calibration.anomalous(new).mean())
+    assert np.mean(rates) < 0.05 + 3 * stats.sem(rates)
+
+
+def test_a_nan_of_any_fold_raises_an_alarm():
+    calibration = _cross(40, 2, 0.1)
+    assert calibration.anomalous(np.array([[0.0, np.nan], [0, 0]])).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("cross", [False, True])
+def test_with_alpha_is_calibrating_at_it(cross):
+    rng = np.random.default_rng(0)
+    scores, maxima = rng.random((2, 40))
+    folds = np.arange(40) % 4 if cross else None
+    moved = calibrate(scores, maxima, 0.05, folds).with_alpha(0.2)
+    assert moved == calibrate(scores, maxima, 0.2, folds)
+    with pytest.raises(UserError, match=r"is 1\.5"):
+        moved.with_alpha(1.5)
+
+
+def test_an_unattainable_alpha_is_said_of_an_old_calibration(caplog):
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        assert _calibrated(99, 0.05).with_alpha(0.001).attainable == 0.01
+    assert "takes 999: using the smallest attainable, 0.01" in caplog.text
+
+
+SPLIT = Calibration(0.05, (0.1, 0.30000001192092896), (0.2, 0.4))
+CROSS = Calibration(0.05, (0.1, 0.2), (0.2, 0.4), (1, 0), (0, 1))
+SCALE = Scale(0.1, 0.2, 0.3, 0.4)
+SCALES = {"7": {"student": SCALE, "teacher": Scale(1.0, 2.0, 3.0, 4.0)}}
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run.create(tmp_path / "run", default())
+
+
+@pytest.mark.parametrize("calibration", [None, SPLIT, CROSS])
+@pytest.mark.parametrize("scales", [{}, SCALES])
+def test_what_is_written_is_read(run, calibration, scales):
+    write_calibration(run, "bagel", calibration, scales)
+    assert read_calibration(run, "bagel") == (calibration, scales)
+
+
+def test_the_file_of_a_split_is_what_earlier_versions_wrote(run):
+    write_calibration(run, "bagel", SPLIT, {})
+    text = (run.directory / "bagel" / "calibration.json").read_text()
+    values = {"alpha": 0.05, "scores": list(SPLIT.scores), "map_maxima": [0.2, 0.4]}
+    assert json.loads(text) == {"calibration": values, "scales": {}}
+
+
+def test_a_category_that_was_not_evaluated_names_the_command(run):
+    with pytest.raises(UserError, match=f"evaluate.py --workdir={run.directory}"):
+        read_calibration(run, "bagel")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", '{"calibration": {}}', '{"calibration": {"alpha": 1}}']
+)
+def test_a_damaged_file_is_named(run, text):
+    write_calibration(run, "bagel", None, {})
+    (run.directory / "bagel" / "calibration.json").write_text(text)
+    with pytest.raises(UserError, match=r"calibration.json: damaged"):
+        read_calibration(run, "bagel")

@@ -67,9 +67,9 @@ def untrained(config, *, seeds: tuple[int, ...] = (0,)) -> Detector:
         }
         values = np.random.default_rng(seed).uniform(0.5, 2, (2, channels))
         normaliser = Normaliser(*values.astype(np.float32)) if standardise else None
-        pairs[seed] = Pair(teacher, student, variables, normaliser)
+        pairs[str(seed)] = Pair(teacher, student, variables, normaliser)
         scale = Scale(1.0 + seed, 0.5, 2.0, 0.25 + seed)
-        scales[seed] = {"student": scale, "teacher": scale}
+        scales[str(seed)] = {"student": scale, "teacher": scale}
     scales = scales if len(seeds) > 1 else {}
     ensemble = Ensemble(pairs, config.evaluation.image_score, scales)
     return Detector("bagel", config, side, backbone, ensemble, None)

@@ -104,7 +104,7 @@ def test_the_card_says_what_the_file_takes_and_means(stablehlo, detector):
     assert card["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert card["threshold"] == detector.calibration.threshold
     assert card["pixel_threshold"] == detector.calibration.pixel_threshold
-    assert card["alpha"] == detector.calibration.attained_alpha
+    assert card["alpha"] == detector.calibration.attainable
     assert card["inputs"]["image"]["shape"] == ["batch", 64, 64, 3]
     assert card["inputs"]["depth"]["dtype"] == "float32"
     assert card["outputs"].keys() == {"score", "map", "maximum", "p_value", "anomalous"}

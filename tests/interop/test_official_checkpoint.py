@@ -14,7 +14,7 @@ from ast_jax.config import default
 from ast_jax.errors import UserError
 from ast_jax.features.extract import Features
 from ast_jax.features.inputs import Inputs
-from ast_jax.inference import calibration_file
+from ast_jax.inference.calibration import read_calibration
 from ast_jax.inference.pair import load_pair, score
 from ast_jax.interop.official_checkpoint import import_pair
 from ast_jax.interop.official_state_dict import student_variables, teacher_params
@@ -74,7 +74,7 @@ def test_an_imported_pair_scores_as_the_authors_code(files, tmp_path, name):
     nll = scores["teacher"]["mean"]
     assert relative_error(nll, case["nll_sample"]) < 1e-5
     assert run.config.dataset.categories == ("bagel",)
-    assert calibration_file.read(run, "bagel") == (None, {})  # without a data set
+    assert read_calibration(run, "bagel") == (None, {})  # without a data set
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -109,7 +109,7 @@ def test_a_validation_split_calibrates_and_a_second_category_joins(
     config, directory = data_set(validation=3), tmp_path / "run"
     pair, root = files("depth"), config.dataset.root
     import_pair(config, directory, "bagel", pair)
-    calibration, _ = calibration_file.read(Run.open(directory), "bagel")
+    calibration, _ = read_calibration(Run.open(directory), "bagel")
     assert len(calibration.scores) == 3
     config.dataset.root = ""
     run = import_pair(config, directory, "peach", pair)
@@ -119,13 +119,13 @@ def test_a_validation_split_calibrates_and_a_second_category_joins(
     config.dataset.update(root=root, categories=("peach",))
     results = evaluate(run, config)
     assert 0 <= results["categories"]["peach"]["image_auroc"] <= 1
-    assert len(calibration_file.read(run, "peach")[0].scores) == 3
+    assert len(read_calibration(run, "peach")[0].scores) == 3
 
 
 def test_without_a_validation_split_there_is_no_threshold(files, tmp_path, data_set):
     config = data_set(validation=0)
     run = import_pair(config, tmp_path / "run", "bagel", files("depth"))
-    assert calibration_file.read(run, "bagel") == (None, {})
+    assert read_calibration(run, "bagel") == (None, {})
     record = run.read_inputs("bagel", 0)
     assert len(record["train"]) == 2 and not record["held_out"]
 

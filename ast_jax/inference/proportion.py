@@ -1,0 +1,38 @@
+"""An observed share of parts, with its exact confidence interval."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool
+from scipy import stats
+
+
+@dataclasses.dataclass(frozen=True)
+class Proportion:
+    """An observed share with its exact 95 % confidence interval.
+
+    Attributes:
+      count: how many were counted.
+      total: of how many, at least one.
+    """
+
+    count: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        """The observed share."""
+        return self.count / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Clopper and Pearson's interval (Biometrika 26, 1934); it includes 0 and 1."""
+        interval = stats.binomtest(self.count, self.total).proportion_ci(
+            confidence_level=0.95, method="exact"
+        )
+        return float(interval.low), float(interval.high)
+
+
+def share_of_alarms(alarms: Bool[np.ndarray, " n"]) -> Proportion | None:
+    """The false-alarm rate if the parts are good, recall if defective; None of none."""
+    return Proportion(int(alarms.sum()), alarms.size) if alarms.size else None
