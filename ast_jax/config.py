@@ -1,7 +1,7 @@
 """Every configuration key with its default, and the checks on their values.
 
-The defaults are the authors' code on MVTec 3D-AD (METHOD.md "Optimiser and schedule");
-a file in `configs/` changes what its benchmark needs.
+The defaults are the authors' code on MVTec 3D-AD (docs/method.md "Optimiser and
+schedule"); a file in `configs/` changes what its benchmark needs.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Losses, score maps and image scores, shared by training and evaluation.
 
 z is the teacher's output, ẑ the student's, m the foreground weight of each position
-(1 everywhere when there is no mask). METHOD.md "Teacher", "Student" and "Score and
+(1 everywhere when there is no mask). docs/method.md "Teacher", "Student" and "Score and
 metrics"; paper, equations 4 to 7.
 """
 
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 LossAverage = Literal["all", "foreground"]
 
-# Torch's bicubic kernel; jax.image.resize has Keys' −0.5 (METHOD.md "Score").
+# Torch's bicubic kernel; jax.image.resize has Keys' −0.5 (docs/method.md "Score").
 _BICUBIC_A = -0.75
 
 

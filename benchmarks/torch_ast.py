@@ -1,4 +1,4 @@
-"""Teacher and student in plain PyTorch, as METHOD's equations read: the yardstick.
+"""Teacher and student in plain PyTorch, by docs/method.md's equations: the yardstick.
 
 Maps are [b,c,h,w], contiguous or channels_last as the caller lays them out. Tensors are
 named as our parameters' paths, with PyTorch's own names for the leaves (`f1.0.conv1`,

@@ -7,14 +7,19 @@ both, and what is known about its defects.
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
+from ast_jax.errors import UserError
+
 GOOD = "good"
+# Of files, of Pillow images, or of whatever NumPy takes for an array.
+Sequences = Sequence[Any] | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,3 +133,20 @@ class Parts(Sequence):
             (self._entries[index] for index in chosen),
             lambda position: read(chosen[position]),
         )
+
+
+def pairs_of(
+    images: Sequences | None, xyz: Sequences | None
+) -> Iterable[tuple[Any, Any]]:
+    """Pairs images and point clouds by place; None stands for what is not given.
+
+    Raises:
+      UserError: there are none, or more of one than of the other.
+    """
+    lengths = {len(parts) for parts in (images, xyz) if parts is not None}
+    if len(lengths) != 1 or 0 in lengths:
+        found = " and ".join(map(str, sorted(lengths))) or "no"
+        raise UserError(f"got {found} images or point clouds; give as many of both")
+    absent = itertools.repeat(None, *lengths)
+    columns = (absent if parts is None else parts for parts in (images, xyz))
+    return zip(*columns, strict=True)

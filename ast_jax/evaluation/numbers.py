@@ -2,7 +2,7 @@
 
 Image scores follow the paper's protocol (section 4.2.4): the maximum of the map where a
 foreground mask exists, else its mean. Pixel figures are at each image's own resolution,
-and once more at the authors' (METHOD.md "Score and metrics").
+and once more at the authors' (docs/method.md "Score and metrics").
 """
 
 import collections

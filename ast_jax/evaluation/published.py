@@ -52,7 +52,7 @@ _IMAGE_AUROC = {
 }
 
 # (data set, mode) → the means that are published: the paper's own for MVTec's sets,
-# others' measurements of AST for the rest. METHOD.md "Numbers to meet".
+# others' measurements of AST for the rest. docs/method.md "Numbers to meet".
 _MEAN = {
     ("mvtec_3d_ad", "rgb"): {"image_auroc": 0.880},
     ("mvtec_3d_ad", "3d"): {"image_auroc": 0.833},

@@ -1,15 +1,18 @@
 """The colours of scores and of depth: one scale for all maps of a category."""
 
 import dataclasses
+import functools
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from ast_jax.data import depth
 
-_COLOURS_OF_SCORES = matplotlib.colormaps["inferno"]
-_COLOURS_OF_DEPTH = matplotlib.colormaps["viridis"]
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
+
+_OF_SCORES, _OF_DEPTH = "inferno", "viridis"
 _LEAST_RELIEF = 4e-3  # metres; a flat part is not stretched to show noise
 _MISSING = (42, 46, 54)  # pixels without depth
 OUTLINE = (53, 224, 255)  # seen on photographs and on every score colour
@@ -57,13 +60,14 @@ class ColourScale:
 
 def colour_stops(count: int = 12) -> list[str]:
     """The score colours from low to high, as CSS hexadecimal values."""
-    positions = np.linspace(0, 1, count)
-    return [matplotlib.colors.to_hex(_COLOURS_OF_SCORES(x)) for x in positions]
+    from matplotlib.colors import to_hex
+
+    return [to_hex(_colormap(_OF_SCORES)(x)) for x in np.linspace(0, 1, count)]
 
 
 def score_picture(position: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
     """Colours of a map of positions on a colour scale (0..1)."""
-    return _COLOURS_OF_SCORES(position, bytes=True)[..., :3]
+    return _colormap(_OF_SCORES)(position, bytes=True)[..., :3]
 
 
 def depth_picture(z: Float32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
@@ -81,5 +85,12 @@ def depth_picture(z: Float32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
     )
     middle, span = (near + far) / 2, max(far - near, _LEAST_RELIEF)
     nearness = 0.5 - (z - middle) / span
-    colours = _COLOURS_OF_DEPTH(np.clip(nearness, 0, 1), bytes=True)[..., :3]
+    colours = _colormap(_OF_DEPTH)(np.clip(nearness, 0, 1), bytes=True)[..., :3]
     return np.where(present[..., None], colours, np.array(_MISSING, np.uint8))
+
+
+@functools.cache
+def _colormap(name: str) -> "Colormap":
+    import matplotlib  # a quarter of a second, which a score does not need
+
+    return matplotlib.colormaps[name]

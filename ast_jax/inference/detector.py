@@ -1,8 +1,8 @@
 """The detector: a trained run, loaded to score parts as they come.
 
 Everything between a part's pixels and its score is one pure function, `function`: the
-backbone, every seed's teacher and student, and the upsampling (METHOD.md "Score and
-metrics"). It is what `predict` runs and what an export writes.
+backbone, every seed's teacher and student, and the upsampling (docs/method.md "Score
+and metrics"). It is what `predict` runs and what an export writes.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from ast_jax.backbones import Backbone
 from ast_jax.data import depth
 from ast_jax.data.decode import resize_image
 from ast_jax.data.depth_options import DepthOptions
-from ast_jax.data.part import Part
+from ast_jax.data.part import Part, Sequences, pairs_of
 from ast_jax.device_memory import memory_errors
 from ast_jax.errors import UserError
 from ast_jax.features.inputs import network_input
@@ -294,6 +294,33 @@ class Detector:
         for batch, outputs in started:
             yield from self._finished(batch, outputs)
 
+    def score(
+        self, images: Sequences | None = None, xyz: Sequences | None = None
+    ) -> Float[np.ndarray, " n"]:
+        """Returns the image score of each part; a higher one is more anomalous.
+
+        Args:
+          images: files, Pillow images or arrays, as `predict` takes one; an array
+            [n,h,w,3] is n images.
+          xyz: likewise the point clouds.
+
+        Raises:
+          UserError: a part cannot be scored; the line says which.
+        """
+        scores = []
+        for row, result in enumerate(self.predict_many(pairs_of(images, xyz))):
+            if isinstance(result, UserError):
+                raise UserError(f"part {row}: {result}")
+            scores.append(result.score)
+        return np.array(scores, np.float32)
+
+    def export(self, output: str | os.PathLike) -> dict[str, Any]:
+        """Writes this detector as one file, see `interop.export`; returns its card."""
+        # Interop is built on the detector.
+        from ast_jax.interop.export import export
+
+        return export(self, Path(output))
+
     def warm_up(self, batch_size: int = BATCH_SIZE, *, live: bool = False) -> None:
         """Compiles what `predict_many` with these arguments is going to run.
 
@@ -393,7 +420,10 @@ class Detector:
                 continue
             score, part = float(arrays["score"][row]), one[0]
             if np.isfinite(score):
-                yield Prediction(score, arrays["map"][row], part, self.calibration)
+                yield Prediction(
+                    *(score, arrays["map"][row], part, self.calibration),
+                    colours=self.colour_scale,
+                )
             else:
                 yield UserError(f"{part.id}: its score is {score}; check its data")
             row += 1

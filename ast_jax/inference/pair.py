@@ -22,8 +22,6 @@ from ast_jax.models.ops import convolution
 from ast_jax.models.teacher import Teacher
 from ast_jax.parallel import data_mesh, fetch, place, replicated, split_batch
 from ast_jax.run import Run
-from ast_jax.training.checkpoints import opened
-from ast_jax.training.state import state_template
 
 # network ("student" or "teacher") → {"map": [n,h,w], "max": [n], "mean": [n]}
 PairScores = dict[str, dict[str, Float[np.ndarray, "n ..."]]]
@@ -126,6 +124,10 @@ def load_pair(run: Run, category: str, seed: int) -> Pair:
     Raises:
       UserError: it was not trained, or a checkpoint is missing or damaged.
     """
+    # They bring Orbax and optax, which the class of a detector does not need.
+    from ast_jax.training.checkpoints import opened
+    from ast_jax.training.state import state_template
+
     record = run.read_inputs(category, seed)
     size = {"side": record["side"], "channels": record["channels"]}
     teacher = create_teacher(run.config, **size)

@@ -8,6 +8,7 @@ from jaxtyping import Float32
 
 from ast_jax.data.part import Part
 from ast_jax.inference.calibration import Calibration
+from ast_jax.inference.colours import ColourScale
 from ast_jax.inference.regions import Region, marked_regions
 from ast_jax.inference.score_map import resized
 
@@ -21,12 +22,14 @@ class Prediction:
       fine: the score map at 8 times the feature map's resolution.
       part: what was scored, decoded.
       calibration: of the category, or None.
+      colours: of the heat map that a notebook shows.
     """
 
     score: float
     fine: Float32[np.ndarray, "a b"] = dataclasses.field(repr=False)
     part: Part = dataclasses.field(repr=False)
     calibration: Calibration | None = dataclasses.field(repr=False)
+    colours: ColourScale | None = dataclasses.field(default=None, repr=False)
 
     @functools.cached_property
     def map(self) -> Float32[np.ndarray, "h w"]:
@@ -63,3 +66,10 @@ class Prediction:
         if self.calibration is None:
             return None
         return marked_regions(self.map, self.calibration.pixel_threshold, self.part.z)
+
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows: score, decision and heat map."""
+        # The card draws predictions.
+        from ast_jax.inference.notebook_card import html
+
+        return html(self)

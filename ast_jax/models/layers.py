@@ -15,7 +15,7 @@ from ast_jax.models.ops.convolution import Padding, convolve, prepare
 PREPARED = "prepared"
 """The Flax collection of what a CPU computes of kernels alone: see `pair.prepared`."""
 
-# PyTorch's default for kernels, uniform in ±1/√fan_in (METHOD.md "Initialisation").
+# PyTorch's default for kernels, uniform in ±1/√fan_in: docs/method.md "Initialisation".
 torch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
@@ -94,7 +94,7 @@ class BatchNorm(nn.Module):
     """Batch normalisation with PyTorch's *unbiased* running variance.
 
     `flax.linen.BatchNorm` tracks the biased variance; PyTorch's factor is n/(n−1) with
-    n = b·h·w over all devices, and evaluation depends on it (METHOD.md "Student").
+    n = b·h·w over all devices, and evaluation depends on it (docs/method.md "Student").
 
     Attributes:
       axis_name: mapped axis over which the statistics are shared; None for none.

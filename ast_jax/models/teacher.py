@@ -81,7 +81,7 @@ class Teacher(nn.Module):
         first = self.channels // 2
 
         def conditioners(features: int) -> list[Conditioner]:
-            # The last block looks further: 5×5 (METHOD.md "Teacher").
+            # The last block looks further: 5×5 (docs/method.md "Teacher").
             sizes = [3] * (self.blocks - 1) + [5]
             return [
                 Conditioner(features, self.hidden, k, encoding, self.gamma, self.dtype)

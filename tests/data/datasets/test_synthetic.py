@@ -77,7 +77,7 @@ def _change(good, bad):
 
 
 def _foreground(part):
-    """The part itself, by METHOD's corner plane, its gaps closed."""
+    """The part itself, by docs/method.md's corner plane, its gaps closed."""
     z = fill_missing(part.z)
     found = foreground_mask(z, background_plane(z))
     return ndimage.binary_closing(found, iterations=2)

@@ -1,0 +1,163 @@
+"""What a program or a notebook calls: `fit`, `train` and `evaluate`.
+
+They are the commands without flags: each makes a configuration and calls the pipeline.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ast_jax import config_file, data, pipeline
+from ast_jax.data.part import Sequences
+from ast_jax.data.write_parts import write_parts
+from ast_jax.errors import UserError
+from ast_jax.inference.detector import Detector
+from ast_jax.run import Run
+
+Configuration = ConfigDict | str | os.PathLike
+
+
+def fit(
+    source: str | os.PathLike | Sequences | None = None,
+    *,
+    xyz: Sequences | None = None,
+    workdir: str | os.PathLike | None = None,
+    mode: str | None = None,
+    alpha: float | None = None,
+    epochs: int | None = None,
+    seeds: Sequence[int] | None = None,
+    image_size: int | None = None,
+    backbone: str | None = None,
+    weights: str | os.PathLike | None = None,
+    config: Configuration = "folder",
+) -> Detector:
+    """Learns from good parts: trains, calibrates on held-out ones, loads the detector.
+
+    What is in `workdir` already is continued, or only loaded if it is finished.
+
+    Args:
+      source: a folder as docs/data.md lays it out (`good/` at least) or a manifest; or
+        good parts: a sequence of files, of Pillow images, or of arrays [h,w], [h,w,3]
+        or [h,w,4] of 8 or 16 bits, such as one array [n,h,w,3].
+      xyz: the point cloud of each part, beside a sequence or instead of it: files, or
+        arrays [h,w,3] or [h,w] in metres (floats) or millimetres (integers).
+      workdir: the run's folder, where the report is too. By default a temporary one,
+        which goes at the end of the program.
+      mode: rgb, 3d or rgb3d. By default a sequence's is what it holds, and a folder's
+        the configuration's.
+      alpha: `calibration.alpha`, the false-alarm rate to guarantee.
+      epochs: of each network.
+      seeds: `train.seeds`; several make an ensemble.
+      image_size: `dataset.image_size`, a multiple of 32.
+      backbone: `backbone.name`; "scattering" needs no weights.
+      weights: `backbone.weights`, a file.
+      config: everything else: a configuration, a shipped name ("folder:small"), or the
+        path of a configuration file.
+
+    Raises:
+      UserError: the parts, the configuration or the run's folder are not usable.
+    """
+    if workdir is None:
+        workdir = tempfile.mkdtemp(prefix="ast_jax.")
+        atexit.register(shutil.rmtree, workdir, ignore_errors=True)
+    config = _configuration(config)
+    root, found = _root(source, xyz, Path(workdir))
+    changes = {
+        "dataset.root": str(root),
+        "mode": mode or found or config.mode,
+        "calibration.alpha": alpha,
+        "teacher.epochs": epochs,
+        "student.epochs": epochs,
+        "train.seeds": seeds and tuple(seeds),
+        "dataset.image_size": image_size,
+        "backbone.name": backbone,
+        "backbone.weights": weights and str(weights),
+    }
+    config.update_from_flattened_dict(
+        {key: value for key, value in changes.items() if value is not None}
+    )
+    categories = data.categories(config.dataset)
+    if len(categories) > 1:
+        raise UserError(
+            f"{root} has {len(categories)} categories; choose one by "
+            "config.dataset.categories, or train them all with ast_jax.train."
+        )
+    pipeline.train_and_evaluate(config, workdir)
+    return Detector.load(workdir)
+
+
+def train(
+    config: Configuration, workdir: str | os.PathLike, *, profile: bool = False
+) -> Run:
+    """Trains every category and seed of a configuration; `evaluate` comes after.
+
+    Args:
+      config: a configuration, a shipped name, or the path of a configuration file.
+      workdir: the run's folder; a run that stands there is continued.
+      profile: whether to write a trace of some steps to its subfolder `profile`.
+
+    Raises:
+      UserError: the configuration, the data or the folder are not usable.
+    """
+    return pipeline.train(_configuration(config), workdir, profile=profile)
+
+
+def evaluate(
+    run: Run | str | os.PathLike,
+    *,
+    dataset_root: str | os.PathLike | None = None,
+    save_maps: bool = False,
+) -> dict[str, Any]:
+    """Evaluates a trained run: figures, calibration, report.
+
+    Args:
+      run: a run, or its folder.
+      dataset_root: where the data set lies now, if it was moved.
+      save_maps: whether to write every test image's score map below DIR/maps.
+
+    Returns:
+      What is in `results.json`.
+
+    Raises:
+      UserError: there is no such run, or its data or checkpoints are damaged.
+    """
+    if not isinstance(run, Run):
+        run = Run.open(run)
+    config = run.config.copy_and_resolve_references()
+    if dataset_root is not None:
+        config.dataset.root = str(dataset_root)
+    return pipeline.evaluate(run, config, save_maps=save_maps)
+
+
+def _configuration(config: Configuration) -> ConfigDict:
+    """A copy of the configuration, or what a name or path stands for."""
+    if not isinstance(config, ConfigDict):
+        config = config_file.load(str(config))
+    if "variants" in config:
+        raise UserError("a configuration with variants is for ast-train alone.")
+    return config.copy_and_resolve_references()
+
+
+def _root(
+    source: str | os.PathLike | Sequences | None,
+    xyz: Sequences | None,
+    workdir: Path,
+) -> tuple[Path, str | None]:
+    """The folder to learn from, made of parts if need be, and the mode they have."""
+    if isinstance(source, str | os.PathLike):
+        if xyz is not None:
+            raise UserError(
+                f"{source}: a folder has its point clouds in xyz/ beside rgb/; give "
+                "xyz with a sequence of images."
+            )
+        return Path(source), None
+    root = workdir / "data" / "parts"
+    write_parts(root, source, xyz)
+    names = {"rgb": source, "3d": xyz}
+    return root, "".join(name for name, parts in names.items() if parts is not None)

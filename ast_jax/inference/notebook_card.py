@@ -1,0 +1,44 @@
+"""How a prediction shows itself in a notebook: score, decision and heat map."""
+
+import base64
+import io
+
+from PIL import Image
+
+from ast_jax.inference.heat_map import overlay
+from ast_jax.inference.prediction import Prediction
+
+_WIDTH = 320  # of the heat map at most, in pixels
+_DECISIONS = {
+    True: ("anomalous", "#b3261e"),
+    False: ("good", "#1b6e3c"),
+    None: ("no threshold", "#5f6368"),
+}
+
+
+def html(prediction: Prediction) -> str:
+    """Returns a fragment of HTML without references to other files."""
+    decision, colour = _DECISIONS[prediction.anomalous]
+    details = [f"score {prediction.score:.4g}"]
+    if prediction.anomalous is not None:
+        details += [
+            f"threshold {prediction.threshold:.4g}",
+            f"p-value {prediction.p_value:.3g}",
+        ]
+    picture = ""
+    if prediction.colours is not None:
+        picture = f'<img alt="heat map" src="{_png(prediction)}"/>'
+    return (
+        f"<figure>{picture}<figcaption>"
+        f'<strong style="color:{colour}">{decision}</strong>: {", ".join(details)}'
+        "</figcaption></figure>"
+    )
+
+
+def _png(prediction: Prediction) -> str:
+    """The heat map as a data URL."""
+    picture = Image.fromarray(overlay(prediction, prediction.colours))
+    picture.thumbnail((_WIDTH, _WIDTH))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
