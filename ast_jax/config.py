@@ -24,6 +24,7 @@ _CHOICES = {
     "train.mask": ("soft", "binary"),
     "train.loss_average": ("all", "foreground"),
     "dataset.feature_dtype": ("float32", "float16"),
+    "dataset.bit_depth": (0, 8, 10, 12, 14, 16),
     "depth.unit": ("auto", "m", "mm"),
 }
 _AT_LEAST_ONE = (
@@ -73,6 +74,7 @@ def default() -> ConfigDict:
                 "categories": (),  # empty: all
                 "data_dir": "~/.cache/ast_jax",  # prepared data and features
                 "image_size": 768,  # pixels, a multiple of 32
+                "bit_depth": 0,  # that 16-bit images fill; 0: estimated in training
                 "feature_dtype": "float32",  # of the feature cache; float16 halves it
                 "seed": 0,  # of the synthetic data set, and of elpv's split
                 "elpv": {"uncertain": False},  # test on probabilities 1/3 and 2/3 too
@@ -142,9 +144,8 @@ def validate(config: ConfigDict) -> None:
     flat = flatten(config.to_dict())
     for key, choices in _CHOICES.items():
         if flat[key] not in choices:
-            raise UserError(
-                f"{key} must be one of {', '.join(choices)}. Got {flat[key]!r}."
-            )
+            known = ", ".join(map(str, choices))
+            raise UserError(f"{key} must be one of {known}. Got {flat[key]!r}.")
     for key in _AT_LEAST_ONE:
         if flat[key] < 1:
             raise UserError(f"{key} must be at least 1. Got {flat[key]}.")

@@ -49,7 +49,7 @@ def train_and_evaluate(
         check_tensorboard()
     config = with_backbone(config, workdir)
     with multiplied_at(config.train.precision):
-        categories = open_categories(config)
+        categories = open_categories(config, _begun(workdir))
         run = _train(config, workdir, categories, profile)
         return _evaluate(run, config, categories)
 
@@ -60,7 +60,8 @@ def train(config: ConfigDict, workdir: str | Path, *, profile: bool = False) -> 
         check_tensorboard()
     config = with_backbone(config, workdir)
     with multiplied_at(config.train.precision):
-        return _train(config, workdir, open_categories(config), profile)
+        categories = open_categories(config, _begun(workdir))
+        return _train(config, workdir, categories, profile)
 
 
 def evaluate(
@@ -79,7 +80,8 @@ def evaluate(
     """
     config = config or run.config
     with multiplied_at(config.train.precision):
-        return _evaluate(run, config, open_categories(config), save_maps=save_maps)
+        categories = open_categories(config, run)
+        return _evaluate(run, config, categories, save_maps=save_maps)
 
 
 def with_backbone(config: ConfigDict, workdir: str | Path) -> ConfigDict:
@@ -102,8 +104,12 @@ def with_backbone(config: ConfigDict, workdir: str | Path) -> ConfigDict:
     return config
 
 
-def open_categories(config: ConfigDict) -> list[Category]:
+def open_categories(config: ConfigDict, run: Run | None = None) -> list[Category]:
     """Opens the configured data and the backbone; nothing is written to a run.
+
+    Args:
+      config: the configuration.
+      run: the run whose training has begun, which recorded how pictures are read.
 
     Raises:
       UserError: whatever is wrong with the configuration, the data set or the
@@ -116,11 +122,20 @@ def open_categories(config: ConfigDict) -> list[Category]:
     if Mode(config.mode).has_colour:
         size = config.dataset.image_size
         backbone = backbones.create(config.backbone, image_size=size)
-    read = {"mode": config.mode, "depth_options": DepthOptions.from_config(config)}
-    return [
-        Category(name, data.load(config.dataset, name, **read), backbone, config)
-        for name in names
-    ]
+    options = {"mode": config.mode, "depth_options": DepthOptions.from_config(config)}
+
+    def opened(name: str) -> Category:
+        bit_depth = run and run.bit_depth(name)
+        parts = data.load(config.dataset, name, bit_depth=bit_depth, **options)
+        return Category(name, parts, backbone, config)
+
+    return [opened(name) for name in names]
+
+
+def _begun(workdir: str | Path) -> Run | None:
+    """The run that stands in a folder already."""
+    stands = Path(workdir, "config.json").exists()
+    return Run.open(workdir) if stands else None
 
 
 def _train(

@@ -23,6 +23,7 @@ from ast_jax.files import write_errors, write_json
 from ast_jax.parallel import is_main
 
 FORMAT = 1
+FULL_DEPTH = 16  # bits, of which runs without a record took the upper 8
 # A run stays the same run when its data are moved or it is spread otherwise.
 _INCIDENTAL = (
     "dataset.root",
@@ -151,6 +152,13 @@ class Run:
             ) from error
         except ValueError as error:
             raise UserError(f"{path}: damaged ({error}); train it again.") from error
+
+    def bit_depth(self, category: str) -> int | None:
+        """The bits of 16 that a begun training took for filled; None where none is."""
+        seed = self.config.train.seeds[0]
+        if not self.is_begun(category, seed):
+            return None
+        return self.read_inputs(category, seed).get("bit_depth", FULL_DEPTH)
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Holds the run's folder against a second run, see `locked`."""

@@ -65,6 +65,7 @@ def load(
     *,
     mode: str,
     depth_options: DepthOptions = DEFAULT_DEPTH,
+    bit_depth: int | None = None,
 ) -> dict[str, Parts]:
     """Prepare a category, unless it has been, and return its parts.
 
@@ -74,6 +75,8 @@ def load(
         category: one of `categories(dataset)`.
         mode: "rgb", for which point clouds are not even opened; "3d" or "rgb3d".
         depth_options: the unit of the point clouds, and what is missing in them.
+        bit_depth: how many bits of 16 count, as a run recorded it; else by
+            `dataset.bit_depth`, which is 0 to estimate it from the training images.
 
     Returns:
         The parts of "train", "validation" and "test"; empty where there are none.
@@ -85,7 +88,11 @@ def load(
         raise UserError(f"unknown mode {mode!r}: {near_match(mode, Mode)}")
     mode = Mode(mode)
     builder = builder_class(dataset.name).from_config(
-        dataset, category, depth=mode.has_depth, depth_options=depth_options
+        dataset,
+        category,
+        depth=mode.has_depth,
+        depth_options=depth_options,
+        bit_depth=bit_depth or dataset.get("bit_depth", 0),
     )
     builder.prepare()
     splits = {split: builder.parts(split) for split in SPLITS}

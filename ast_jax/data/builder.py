@@ -23,11 +23,11 @@ from absl import logging
 from google.protobuf.json_format import ParseError
 from tqdm import tqdm
 
-from ast_jax.data.decode import DEFAULT_DEPTH
+from ast_jax.data.decode import DEFAULT_DEPTH, estimate_bit_depth
 from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.layout import near_match, subfolders
 from ast_jax.data.part import Entry, Part, Parts
-from ast_jax.data.samples import SPLITS, Content, Listing, Sample, check, told
+from ast_jax.data.samples import SPLITS, Content, Listing, Reading, Sample, check, told
 from ast_jax.errors import UserError
 
 
@@ -48,16 +48,18 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         LICENSE: the licence of the data.
         CITATION: BibTeX.
         HAS_DEPTH: whether it has point clouds.
+        CLASS_NUMBERS: whether its ground truth holds class numbers, not colours.
         KINDS: short name → defect type, of what its publisher's script measures apart.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
     TITLE: ClassVar[str]
     HOMEPAGE: ClassVar[str]
     TREE: ClassVar[str]
     LICENSE: ClassVar[str]
     CITATION: ClassVar[str]
     HAS_DEPTH: ClassVar[bool] = False
+    CLASS_NUMBERS: ClassVar[bool] = False
     KINDS: ClassVar[Mapping[str, str]] = types.MappingProxyType({})
 
     def __init__(
@@ -68,6 +70,7 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         root: str | os.PathLike = "",
         depth: bool = False,
         depth_options: DepthOptions = DEFAULT_DEPTH,
+        bit_depth: int = 0,
     ):
         """List the samples of a category; nothing is decoded or written yet.
 
@@ -77,6 +80,7 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             root: the folder as the publisher ships it.
             depth: read the point clouds too.
             depth_options: their unit, and what is missing in them.
+            bit_depth: how many bits of 16 the camera fills; 0 to estimate it.
 
         Raises:
             UserError: the folder, category, point clouds or good parts are missing.
@@ -85,6 +89,7 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.category = category
         self.depth = depth
         self.depth_options = depth_options
+        self._bit_depth = bit_depth
         if depth and not self.HAS_DEPTH:
             raise UserError(f"{self.TITLE} has no point clouds: set --config.mode=rgb")
         known = self.categories(root)
@@ -226,8 +231,16 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             UserError: files are missing or broken (all of them are in the log), or the
                 data cannot be written.
         """
-        if self.data_path.exists():
-            return
+        if not self.data_path.exists():
+            self._prepare()
+        if self._peak:
+            logging.info(
+                "%s: its images of 16 bits are read as %d bits; the largest value of "
+                "the training images is %d. --config.dataset.bit_depth says otherwise.",
+                *(self.category, self.bit_depth, self._peak),
+            )
+
+    def _prepare(self) -> None:
         logging.info("Preparing %s %s in %s", self.name, self.category, self.data_dir)
         tfds.disable_progress_bar()  # its three bars tell less than the one here
         try:
@@ -240,6 +253,21 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     "choose another --config.dataset.data_dir"
                 ) from error
             self.info.read_from_directory(self.data_dir)
+
+    @property
+    def bit_depth(self) -> int:
+        """How many bits of 16 count: those asked for, or that training images fill."""
+        return self._bit_depth or estimate_bit_depth(self._peak)
+
+    @property
+    def reading(self) -> Reading:
+        """How the files are read."""
+        return Reading(self.depth_options, self.bit_depth, self.CLASS_NUMBERS)
+
+    @property
+    def _peak(self) -> int:
+        """The largest value of the training images of 16 bits, 0 without any."""
+        return int((self.info.metadata or {}).get("peak", 0))
 
     def parts(self, split: str) -> Parts:
         """The prepared parts of "train", "validation" or "test"; maybe none."""
@@ -261,7 +289,7 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         def read(index: int) -> Part:
             return self._read(source, index, entries[index])
 
-        return Parts(entries, read)
+        return Parts(entries, read, bit_depth=self.bit_depth)
 
     def _read(self, source: Sequence[Any], index: int, entry: Entry) -> Part:
         try:
@@ -275,7 +303,7 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             intact = False
         if not intact:
             raise _damaged(self.data_dir, entry.id)
-        return content.decode(entry)
+        return content.decode(entry, self.reading)
 
     def _file_state(self, path: Path) -> list[Any]:
         status = path.stat()
@@ -311,14 +339,18 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         samples = [s for s in self.listing.samples if s.split == split]
         rows = self.info.metadata["parts"][split] = []
         title = f"Preparing {self.category} {split}"
+        peak = 0
         for key, sample in enumerate(tqdm(samples, title, disable=None)):
             content = self._checked(self.fill(sample))
+            peak = max(peak, content.peak)
             rows.append([sample.id, sample.defect, content.digests()])
             yield key, self.store(sample, content)
+        if split == "train":  # the first split
+            self.info.metadata["peak"] = peak
 
     def _checked(self, sample: Sample) -> Content:
         """The sample's content; what is wrong with it goes on the list of problems."""
-        content, problems = check(sample, self.depth_options)
+        content, problems = check(sample, self.reading)
         if not problems and content.masks:
             try:
                 areas = np.float32(self.saturations(sample, content)).tolist()

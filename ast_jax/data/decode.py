@@ -4,24 +4,25 @@ Whatever a camera or a publisher writes becomes the one form that the rest works
 a file that cannot be decoded is named in one line.
 """
 
-import contextlib
 import io
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import tifffile
-from jaxtyping import Bool, Float32, Int32, UInt8
-from PIL import Image, ImageOps
+from jaxtyping import Bool, Float32, Shaped, UInt8, UInt16
+from PIL import Image
 
 from ast_jax.data import depth_check
 from ast_jax.data.depth_options import DepthOptions
+from ast_jax.data.raster import Raster, opened, read_labels, read_raster
 from ast_jax.errors import UserError
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
 DEPTH_SUFFIXES = frozenset((".tif", ".tiff", ".png", ".npy"))
-IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+BIT_DEPTHS = (8, 10, 12, 14, 16)  # that cameras fill of 16
+FULL_DEPTH = 16
+_DARKEST_WHITE = 64  # of a lossy mask: less is black with noise
 DEFAULT_DEPTH = DepthOptions()
 
 
@@ -38,29 +39,101 @@ def read_file(source: bytes | os.PathLike) -> bytes:
 
 
 def decode_image(
-    source: bytes | os.PathLike, name: str = ""
+    source: bytes | os.PathLike, name: str = "", bit_depth: int = FULL_DEPTH
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Decode an image to 8-bit RGB, upright as its EXIF orientation says.
 
     Grey, palette and CMYK become RGB; alpha is dropped, the colour below it kept, as
-    Pillow's `convert("RGB")` and the published pipelines do; of 16 bits the upper 8 are
-    kept, as Pillow does with 16-bit colour.
+    Pillow's `convert("RGB")` and the published pipelines do.
 
     Args:
         source: the file or its bytes: PNG, JPEG, BMP, TIFF or WebP (first frame).
         name: what an error calls it; the path when empty.
+        bit_depth: how many bits of 16 the camera fills: of these the upper 8 are kept.
 
     Raises:
-        UserError: the file is missing, truncated, or no such image.
+        UserError: the file is missing, truncated, or no such image, or its values have
+            more bits.
     """
-    with _opened(source, name) as image:
-        return np.asarray(to_rgb(ImageOps.exif_transpose(image)))
+    name = name or _name(source)
+    return eight_bits(read_image(read_file(source), name).values, name, bit_depth)
+
+
+def read_image(content: bytes, name: str) -> Raster:
+    """Read an image as it is stored, whole numbers of 8 or 16 bits.
+
+    Raises:
+        UserError: as `decode_image`.
+    """
+    raster = read_raster(content, name)
+    return raster._replace(values=whole_numbers(raster.values, name))
+
+
+def whole_numbers(
+    values: Shaped[np.ndarray, "*shape"], name: str
+) -> UInt8[np.ndarray, "*shape"] | UInt16[np.ndarray, "*shape"]:
+    """An image's values as unsigned numbers of 8 or 16 bits.
+
+    Raises:
+        UserError: they are no whole numbers, or beyond 16 bits.
+    """
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype.kind not in "iu":
+        raise UserError(
+            f"{name}: floating-point grey values or the like ({values.dtype}); store 8 "
+            "or 16 bits"
+        )
+    if values.size and (values.min() < 0 or values.max() > 0xFFFF):
+        raise UserError(
+            f"{name}: values from {values.min()} to {values.max()}, beyond 16 bits"
+        )
+    return values.astype(np.uint16)
+
+
+def eight_bits(
+    values: Shaped[np.ndarray, "h w c"], name: str, bit_depth: int
+) -> UInt8[np.ndarray, "h w 3"]:
+    """RGB of 8 bits, of an image's values of 8 or 16 bits.
+
+    Raises:
+        UserError: a value of 16 bits is beyond `bit_depth`.
+    """
+    if values.dtype != np.uint8:
+        check_bit_depth(int(values.max(initial=0)), name, bit_depth)
+        values = (values >> (bit_depth - 8)).astype(np.uint8)
+    if values.shape[2] not in (1, 3):
+        values = values[..., :3]
+    return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
+
+
+def check_bit_depth(peak: int, name: str, bit_depth: int) -> None:
+    """Refuses an image whose largest value has more bits than the camera fills.
+
+    Raises:
+        UserError: `peak` is beyond `bit_depth`.
+    """
+    if peak >> bit_depth:
+        raise UserError(
+            f"{name}: a value of {peak} is beyond the {bit_depth} bits that the "
+            f"training images fill; train with --config.dataset.bit_depth={_bits(peak)}"
+            " if it is sound"
+        )
+
+
+def estimate_bit_depth(peak: int) -> int:
+    """The bits of a camera whose 16-bit files hold values up to `peak`."""
+    return _bits(peak) if peak else FULL_DEPTH
+
+
+def _bits(peak: int) -> int:
+    return next(bits for bits in BIT_DEPTHS if not peak >> bits)
 
 
 def decode_labels(
     source: bytes | os.PathLike, name: str = ""
-) -> UInt8[np.ndarray, "h w"] | Int32[np.ndarray, "h w"]:
-    """Decode ground truth: the class number of each pixel, 0 = none.
+) -> Shaped[np.ndarray, "h w"]:
+    """Decode ground truth of class numbers: that of each pixel, 0 = none.
 
     A palette's indices, not its colours, count; of several channels the largest; alpha
     doesn't count.
@@ -68,22 +141,39 @@ def decode_labels(
     Raises:
         UserError: as `decode_image`.
     """
-    with _opened(source, name) as image:
-        image = ImageOps.exif_transpose(image)
-        if "A" in image.getbands():
-            image = image.convert("L" if image.mode == "LA" else "RGB")
-        labels = np.asarray(image)
-    labels = labels.max(axis=-1) if labels.ndim == 3 else labels
-    return labels.astype(np.uint8 if labels.itemsize == 1 else np.int32)
+    return read_labels(read_file(source), name or _name(source))
 
 
-def decode_mask(source: bytes | os.PathLike, name: str = "") -> Bool[np.ndarray, "h w"]:
-    """Decode ground truth: True where any value is above 0.
+def decode_mask(
+    source: bytes | os.PathLike, name: str = "", *, numbers: bool = False
+) -> Bool[np.ndarray, "h w"]:
+    """Decode ground truth: True where any colour is above 0 and not transparent.
+
+    Of a picture whose compression changes values, True is what is above half of its
+    largest value, if that is clearly no black.
+
+    Args:
+        source: the file or its bytes.
+        name: what an error calls it; the path when empty.
+        numbers: the values are class numbers: see `decode_labels`.
 
     Raises:
         UserError: as `decode_image`.
     """
-    return decode_labels(source, name) > 0
+    name = name or _name(source)
+    if numbers:
+        return decode_labels(source, name) > 0
+    raster = read_raster(read_file(source), name)
+    colours = raster.values[..., :3].max(axis=-1)
+    if raster.lossy:
+        peak = int(colours.max(initial=0))
+        marked = colours > max(peak // 2, _DARKEST_WHITE // 2)
+    else:
+        marked = colours > 0
+    if raster.values.shape[2] == 4:
+        alpha = raster.values[..., 3]
+        marked &= alpha > np.iinfo(alpha.dtype).max // 2
+    return marked
 
 
 def decode_z(
@@ -167,45 +257,8 @@ def resize_image(
     return np.asarray(resized)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Bring an image of any of Pillow's modes to 8-bit RGB, as `decode_image` does.
-
-    Raises:
-        ValueError: grey values are floating-point, or beyond 16 bits.
-    """
-    if image.mode.startswith("I;16") or image.mode == "I":
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise ValueError("grey values beyond 16 bits")
-        image = Image.fromarray((values >> 8).astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError("floating-point grey values; store 8 or 16 bits")
-    elif image.mode == "P":
-        image = image.convert("RGBA")  # Pillow warns when it drops a palette's alpha
-    return image.convert("RGB")
-
-
 def _name(source: bytes | os.PathLike) -> str:
     return "image data" if isinstance(source, bytes) else os.fspath(source)
-
-
-@contextlib.contextmanager
-def _opened(source: bytes | os.PathLike, name: str) -> Iterator[Image.Image]:
-    """Open and load an image; whatever goes wrong while it is used names the file."""
-    name = name or _name(source)
-    content = read_file(source)
-    try:
-        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
-            image.load()
-            yield image
-    except Image.UnidentifiedImageError as error:
-        raise UserError(
-            f"{name}: not a {', '.join(IMAGE_FORMATS)} image"
-            + ("" if content else " (the file is empty)")
-        ) from error
-    # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error and others.
-    except Exception as error:
-        raise UserError(f"{name}: damaged or truncated image ({error})") from error
 
 
 def _read_array(content: bytes, name: str) -> np.ndarray:
@@ -214,14 +267,26 @@ def _read_array(content: bytes, name: str) -> np.ndarray:
         if content.startswith(b"\x93NUMPY"):
             return _load_npy(content)
         if content.startswith((b"II", b"MM")):
-            return tifffile.imread(io.BytesIO(content))
+            return _load_tiff(content, name)
         if content.startswith(b"\x89PNG"):
-            with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            with opened(content, name) as image:
                 return np.asarray(image)
+    except UserError:
+        raise
     # tifffile and NumPy raise many kinds on damaged bytes.
     except Exception as error:
         raise UserError(f"{name}: damaged or truncated depth ({error})") from error
     raise UserError(f"{name}: not a TIFF, PNG or .npy file with depth")
+
+
+def _load_tiff(content: bytes, name: str) -> np.ndarray:
+    try:
+        return tifffile.imread(io.BytesIO(content))
+    except (ValueError, KeyError) as error:
+        if "imagecodecs" not in str(error):
+            raise
+    with opened(content, name) as image:  # Pillow has some codecs of its own
+        return np.asarray(image)
 
 
 def _load_npy(content: bytes) -> np.ndarray:

@@ -81,10 +81,23 @@ class Entry:
 class Parts(Sequence):
     """Parts in the order of the data set's files, each decoded when it is asked for."""
 
-    def __init__(self, entries: Iterable[Entry], read: Callable[[int], Part]):
-        """`read(i)` decodes the part of the i-th entry; it may be called by threads."""
+    def __init__(
+        self,
+        entries: Iterable[Entry],
+        read: Callable[[int], Part],
+        *,
+        bit_depth: int = 16,
+    ):
+        """Parts that are decoded by `read(i)`, which threads may call.
+
+        Args:
+            entries: what is known of each.
+            read: decodes the part of the i-th entry.
+            bit_depth: how many bits of 16 it takes for filled.
+        """
         self._entries = tuple(entries)
         self._read = read
+        self.bit_depth = bit_depth
 
     def __len__(self) -> int:
         """Return the number of parts."""
@@ -132,6 +145,7 @@ class Parts(Sequence):
         return Parts(
             (self._entries[index] for index in chosen),
             lambda position: read(chosen[position]),
+            bit_depth=self.bit_depth,
         )
 
 

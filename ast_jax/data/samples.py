@@ -1,6 +1,7 @@
 """Samples: where the data of a part lie, what is kept of them, and their check."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -9,17 +10,21 @@ from typing import Any
 
 import numpy as np
 from absl import logging
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32, Shaped
 
 from ast_jax.data.decode import (
     DEFAULT_DEPTH,
+    FULL_DEPTH,
+    check_bit_depth,
     decode_image,
     decode_mask,
     decode_z,
     read_file,
+    read_image,
 )
 from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.part import GOOD, Entry, Part
+from ast_jax.data.raster import Raster
 from ast_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
@@ -71,13 +76,37 @@ class Listing:
 
 
 @dataclasses.dataclass(frozen=True)
+class Reading:
+    """How the files of a data set are read.
+
+    Attributes:
+        depth_options: the unit of point clouds, and what is missing in them.
+        bit_depth: how many bits of 16 the camera fills.
+        class_numbers: whether ground truth holds class numbers in place of colours.
+    """
+
+    depth_options: DepthOptions = DEFAULT_DEPTH
+    bit_depth: int = FULL_DEPTH
+    class_numbers: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Content:
-    """What is kept of a sample: encoded bytes, and z in metres."""
+    """What is kept of a sample: encoded bytes, and z in metres.
+
+    Attributes:
+        image: the encoded image.
+        z: as in `Part`.
+        masks: the encoded ground truth.
+        saturations: as in `Part`.
+        peak: the largest value of an image of 16 bits, if it has just been decoded.
+    """
 
     image: bytes | None
     z: Float32[np.ndarray, "h w"] | None
     masks: tuple[bytes, ...] | None
     saturations: tuple[float, ...] = ()
+    peak: int = 0
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of each kind of content that there is."""
@@ -93,23 +122,25 @@ class Content:
             digests["masks"] = hashlib.sha256(truth.encode()).hexdigest()
         return digests
 
-    def decode(self, entry: Entry) -> Part:
+    def decode(self, entry: Entry, reading: Reading) -> Part:
         """Decode into the part that `entry` names."""
-        image = None if self.image is None else decode_image(self.image, entry.id)
-        masks = self.masks
+        image, masks = self.image, self.masks
+        if image is not None:
+            image = decode_image(image, entry.id, reading.bit_depth)
         if masks is not None:
-            masks = tuple(decode_mask(mask, entry.id) for mask in masks)
+            masks = tuple(
+                decode_mask(mask, entry.id, numbers=reading.class_numbers)
+                for mask in masks
+            )
         return Part(entry.id, entry.defect, image, self.z, masks, self.saturations)
 
 
-def check(
-    sample: Sample, depth_options: DepthOptions = DEFAULT_DEPTH
-) -> tuple[Content, list[str]]:
+def check(sample: Sample, reading: Reading) -> tuple[Content, list[str]]:
     """Read and decode every file of a sample.
 
     Args:
         sample: the sample.
-        depth_options: the unit of its point cloud, and what is missing in it.
+        reading: how its files are to be read.
 
     Returns:
         Its content (without saturations), and a line for each file that is broken or
@@ -130,31 +161,82 @@ def check(
         content = attempt(read_file, source)
         return content, attempt(function, content, sample.name(source), *options)
 
-    image, pixels = decoded(decode_image, sample.image)
+    mask_of = functools.partial(decode_mask, numbers=reading.class_numbers)
+    image, raster = decoded(read_image, sample.image)
+    peak = _peak(raster)
+    attempt(check_bit_depth, peak, sample.name(sample.image), reading.bit_depth)
     if isinstance(sample.xyz, Path):
-        _, z = decoded(decode_z, sample.xyz, depth_options)
+        _, z = decoded(decode_z, sample.xyz, reading.depth_options)
     else:
         z = sample.xyz
-    pairs = [decoded(decode_mask, mask) for mask in sample.masks or ()]
-
-    size = next((a.shape[:2] for a in (pixels, z) if a is not None), None)
-    sources = (sample.xyz, *(sample.masks or ()))
-    for source, array in zip(sources, (z, *(mask for _, mask in pairs)), strict=True):
-        if array is not None and array.shape != size:
-            problems.append(
-                f"{sample.name(source)}: {_size(array.shape)}, but the image "
-                f"{sample.name(sample.image)} is {_size(size)}"
-            )
+    pairs = [decoded(mask_of, mask) for mask in sample.masks or ()]
+    sources = {"xyz": sample.xyz, **dict(enumerate(sample.masks or ()))}
+    arrays = {"xyz": z, **{key: mask for key, (_, mask) in enumerate(pairs)}}
+    named = [(sample.name(sources[key]), arrays[key]) for key in sources]
+    problems += _misfits(sample, raster, named)
     if sample.defect != GOOD:
-        for source, (_, mask) in zip(sample.masks or (), pairs, strict=True):
-            if mask is not None and not mask.any():
-                logging.warning("%s: marks no defect", sample.name(source))
+        for name, mask in named[1:]:
+            _judge(name, mask)
         masks = None if sample.masks is None else tuple(c for c, _ in pairs)
-        return Content(image, z, masks), problems
-    for source, (_, mask) in zip(sample.masks or (), pairs, strict=True):
+        return Content(image, z, masks, peak=peak), problems
+    for name, mask in named[1:]:
         if mask is not None and mask.any():
-            problems.append(f"{sample.name(source)}: marks a defect in a good part")
-    return Content(image, z, ()), problems
+            problems.append(f"{name}: marks a defect in a good part")
+    return Content(image, z, (), peak=peak), problems
+
+
+def _peak(raster: Raster | None) -> int:
+    """The largest value of an image of 16 bits."""
+    if raster is None or raster.values.dtype == np.uint8:
+        return 0
+    return int(raster.values[..., :3].max(initial=0))
+
+
+def _misfits(
+    sample: Sample,
+    raster: Raster | None,
+    named: Sequence[tuple[str, Shaped[np.ndarray, "h w"] | None]],
+) -> list[str]:
+    """A line for each depth map or mask that is not of the image's size."""
+    lines = []
+    arrays = [array for _, array in named if array is not None]
+    if raster is not None:
+        arrays.insert(0, raster.values)
+    size = next((array.shape[:2] for array in arrays), None)
+    for name, array in named:
+        if array is None or array.shape == size:
+            continue
+        turned = (
+            "; the image is turned as its EXIF orientation says, the other is not: save"
+            " it upright"
+        )
+        lines.append(
+            f"{name}: {_size(array.shape)}, but the image {sample.name(sample.image)} "
+            f"is {_size(size)}"
+            + (turned if raster and raster.turned and array.shape == size[::-1] else "")
+        )
+    if raster and raster.turned and len(arrays) > 1 and not lines:
+        logging.log_first_n(
+            logging.WARNING,
+            "%s: turned as its EXIF orientation says; its depth and masks have to be "
+            "upright, too",
+            1,
+            sample.name(sample.image),
+        )
+    return lines
+
+
+def _judge(name: str, mask: Bool[np.ndarray, "h w"] | None) -> None:
+    """Warns of a defect's mask that is probably wrong."""
+    if mask is None:
+        return
+    if not mask.any():
+        logging.warning("%s: marks no defect", name)
+    elif (share := mask.mean()) > 0.5:
+        logging.warning(
+            "%s: marks %.0f %% of the image as defective; is it inverted?",
+            *(name, 100 * share),
+        )
 
 
 def told(problems: Sequence[str]) -> UserError:

@@ -84,6 +84,10 @@ def missing_reasons(parts: Parts, figures: Metrics) -> dict[str, str]:
         of_images = of_pixels = "there are no test images"
     elif not labels.any():
         of_images = of_pixels = "the test set has no defective image"
+    elif None in figures.values() and any(
+        part.masks for part in parts.subset(np.flatnonzero(labels))
+    ):
+        of_pixels = "the masks of the defective test images mark no pixel"
     return {
         name: of_images if name.startswith("image_") else of_pixels
         for name, value in figures.items()

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ast_jax.backbones import Backbone
 from ast_jax.data import depth
-from ast_jax.data.decode import DEFAULT_DEPTH, resize_image
+from ast_jax.data.decode import DEFAULT_DEPTH, FULL_DEPTH, resize_image
 from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.part import Part, Parts
 from ast_jax.errors import UserError
@@ -137,6 +137,8 @@ def _image_entry(
         "backbone": backbone.fingerprint,
         "image_size": image_size,
     }
+    if parts.bit_depth != FULL_DEPTH:
+        sources["bit_depth"] = parts.bit_depth
     return cache.Entry(
         "rgb", (len(parts), side, side, backbone.channels), dtype, sources
     )

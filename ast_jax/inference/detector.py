@@ -41,7 +41,7 @@ from ast_jax.inference.pair import pair_scores, prepared, tiles
 from ast_jax.inference.prediction import Prediction
 from ast_jax.parallel import DATA_AXIS, data_mesh, replicated, split_batch
 from ast_jax.precision import multiplied_at
-from ast_jax.run import Run
+from ast_jax.run import FULL_DEPTH, Run
 
 # "image" [b,s,s,3] uint8 in modes rgb and rgb3d; "depth" [b,m,m,64] and "foreground"
 # [b,m,m] float32 in modes 3d and rgb3d. s is the image size, m the map's side.
@@ -71,6 +71,7 @@ class Detector:
       calibration: None where no good images were held out of training.
       directory: the run's folder; None of a detector that `load` has not made, which
         cannot be pickled.
+      bit_depth: how many bits of 16 the training images fill.
     """
 
     category: str
@@ -80,6 +81,7 @@ class Detector:
     ensemble: Ensemble
     calibration: Calibration | None
     directory: Path | None = None
+    bit_depth: int = FULL_DEPTH
     _lock: AbstractContextManager = dataclasses.field(
         default_factory=threading.Lock, init=False, repr=False, compare=False
     )
@@ -117,7 +119,8 @@ class Detector:
                 category,
             )
         networks = backbone, ensemble
-        return cls(category, config, side, *networks, calibration, run.directory)
+        bits = run.bit_depth(category) or FULL_DEPTH
+        return cls(category, config, side, *networks, calibration, run.directory, bits)
 
     def __reduce__(self) -> tuple:
         """Pickles what `load` needs, and the calibration, which may be another."""
@@ -240,7 +243,7 @@ class Detector:
 
         Args:
           image: a file, a Pillow image, or an array [h,w], [h,w,3] or [h,w,4] of 8 or
-            16 bits; of any size.
+            16 bits; of any size. Of 16 bits as many count as the training images fill.
           xyz: a point cloud of the same size: a file, or an array [h,w,3] or [h,w]
             (z) in metres (floats) or millimetres (integers), 0 or NaN where missing.
             Mode `rgb` does not look at it.
@@ -351,7 +354,10 @@ class Detector:
             one = (None, one) if self.config.mode == "3d" else (one, None)
         try:
             part = read_part.decode(
-                self.config.mode, *one, depth_options=self.depth_options
+                self.config.mode,
+                *one,
+                depth_options=self.depth_options,
+                bit_depth=self.bit_depth,
             )
             return part, self.prepare(part)
         except UserError as error:

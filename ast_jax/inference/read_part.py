@@ -3,33 +3,28 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from ast_jax.data.decode import (
     DEFAULT_DEPTH,
+    FULL_DEPTH,
     decode_image,
     decode_z,
-    to_rgb,
+    eight_bits,
+    whole_numbers,
     z_of_array,
 )
 from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.part import Part
+from ast_jax.data.raster import colours
 from ast_jax.errors import UserError
 
-
-@runtime_checkable
-class Array(Protocol):
-    """What NumPy turns into an array: JAX's, PyTorch's, …"""
-
-    def __array__(self, dtype: Any = None) -> np.ndarray:
-        """Returns the array."""
-
-
-Source = str | os.PathLike | np.ndarray | Array | Sequence
+# A file, or what NumPy makes an array of: its own, lists, JAX's and torch's arrays.
+Source = Any
 NEEDS = {"rgb": ("image",), "3d": ("xyz",), "rgb3d": ("image", "xyz")}
 _UNKNOWN = "unknown"  # in place of the defect type
 
@@ -41,18 +36,20 @@ def decode(
     name: str = "",
     *,
     depth_options: DepthOptions = DEFAULT_DEPTH,
+    bit_depth: int = FULL_DEPTH,
 ) -> Part:
     """Decodes one part; the files of data sets go the same way.
 
     Args:
       mode: rgb, in which `xyz` is not looked at, 3d or rgb3d.
       image: a file, a Pillow image, or an array or nested list [h,w], [h,w,1], [h,w,3]
-        or [h,w,4] (alpha is dropped) of 8 or, of which the upper 8 count, 16 bits.
+        or [h,w,4] (alpha is dropped) of 8 or 16 bits.
       xyz: a file as `decode_z` reads it, or an array or nested list [h,w,3] (x, y, z)
         or [h,w] (z): floats in metres or integers in millimetres; 0 or NaN where depth
         is missing.
       name: what a warning calls the part.
       depth_options: the run's.
+      bit_depth: the run's: how many bits of 16 the camera fills.
 
     Raises:
       UserError: what the mode needs is not given, cannot be decoded or does not fit
@@ -64,7 +61,7 @@ def decode(
             f"mode {mode} needs {' and '.join(NEEDS[mode])}; got no"
             f" {' and no '.join(missing)}"
         )
-    pixels = None if image is None else _pixels(image)
+    pixels = None if image is None else _pixels(image, bit_depth)
     z = None if mode == "rgb" else _depth(xyz, depth_options)
     if pixels is not None and z is not None and pixels.shape[:2] != z.shape:
         sizes = (f"{a.shape[1]} by {a.shape[0]}" for a in (pixels, z))
@@ -77,33 +74,50 @@ def _name(*sources: Source | Image.Image | None) -> str:
     return next(iter(paths), "part")
 
 
-def _pixels(image: Source | Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+def _pixels(image: Source | Image.Image, bit_depth: int) -> UInt8[np.ndarray, "h w 3"]:
     if isinstance(image, str | os.PathLike):
-        return decode_image(Path(image))
+        return decode_image(Path(image), bit_depth=bit_depth)
     if not isinstance(image, Image.Image):
         pixels = _array(image, "image")
         if isinstance(image, Sequence) and pixels.dtype.kind in "iu":
             fits = pixels.size and pixels.min() >= 0 and pixels.max() < 256
             pixels = pixels.astype(np.uint8) if fits else pixels  # a list has no type
-        return _pixels_of_array(pixels)
+        return _pixels_of_array(pixels, bit_depth)
     try:
-        return np.asarray(to_rgb(ImageOps.exif_transpose(image)))
-    except (OSError, ValueError) as error:
+        if content := _deep_content(image):
+            return decode_image(content, "image", bit_depth)
+        array = np.asarray(colours(ImageOps.exif_transpose(image)))
+    except UserError:
+        raise
+    except Exception as error:  # of many kinds, from Pillow's plugins
         raise UserError(f"image: {error}") from error
+    values = whole_numbers(array if array.ndim == 3 else array[..., None], "image")
+    return eight_bits(values, "image", bit_depth)
 
 
-def _pixels_of_array(image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
+def _deep_content(image: Image.Image) -> bytes | None:
+    """The file of 16-bit colour that Pillow has opened and would read with 8 bits."""
+    if not isinstance(image, ImageFile.ImageFile) or not image.tile or not image.fp:
+        return None
+    if ";16" not in str(image.tile[0].args):
+        return None
+    position = image.fp.tell()
+    image.fp.seek(0)
+    content = image.fp.read()
+    image.fp.seek(position)
+    return content
+
+
+def _pixels_of_array(image: np.ndarray, bit_depth: int) -> UInt8[np.ndarray, "h w 3"]:
     channels = image.shape[-1] if image.ndim == 3 else 1
     fits = image.ndim in (2, 3) and image.size and channels in (1, 3, 4)
-    if not fits or image.dtype not in (np.uint8, np.uint16):
+    if not fits or image.dtype.kind != "u" or image.dtype.itemsize > 2:
         raise UserError(
             f"image: got {image.dtype} of shape {image.shape}, expected uint8 or uint16"
             " [h, w], [h, w, 3] or [h, w, 4]"
         )
-    if image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)
-    image = image.reshape(*image.shape[:2], channels)[..., :3]
-    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+    values = whole_numbers(image.reshape(*image.shape[:2], channels), "image")
+    return eight_bits(values, "image", bit_depth)
 
 
 def _depth(xyz: Source, depth_options: DepthOptions) -> Float32[np.ndarray, "h w"]:
@@ -125,13 +139,13 @@ def _array(value: Any, name: str) -> np.ndarray:
     """
     if isinstance(value, np.ndarray):
         return value
-    if not isinstance(value, Array | Sequence):
+    if not hasattr(value, "__array__") and not isinstance(value, Sequence):
         kind = type(value).__name__
         raise UserError(f"{name}: got {kind}, expected a file or an array")
     try:
         return np.asarray(value)
-    # A tensor that has a gradient, or lies on a GPU; lists of unequal length.
-    except (RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    # Of many kinds: a tensor that has a gradient, or lies on a GPU; unequal lists.
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "")
         kind = type(value).__name__
         raise UserError(f"{name}: {kind} is no array ({reason})") from error

@@ -144,7 +144,8 @@ def _inputs(detector: Detector) -> dict[str, Any]:
     options = detector.depth_options
     meanings = {
         "image": f"RGB, 0 to 255, of a picture of any size resized to {size}x{size}: "
-        "bilinear with antialiasing, Pillow's Image.resize(..., BILINEAR)",
+        "bilinear with antialiasing, Pillow's Image.resize(..., BILINEAR); of files "
+        f"of 16 bits, of which {detector.bit_depth} are filled, the upper 8 of these",
         "depth": f"ast_jax.data.depth.preprocess_depth(z, {side}, {options}), first "
         "result, DepthOptions being that of ast_jax.data: z in "
         "metres, 0 = missing, filled, in centimetres off the foreground's mean, 0 in "

@@ -66,6 +66,7 @@ def begin_pair(run: Run, category: Category, seed: int, share: int) -> Untrained
     record = {
         "side": inputs.side,
         "channels": inputs.channels,
+        "bit_depth": parts["train"].bit_depth,
         "backbone": category.backbone and category.backbone.fingerprint,
         "train": [ids[row] for row in rows],
         "held_out": [ids[row] for row in held_out],

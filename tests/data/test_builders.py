@@ -81,7 +81,7 @@ def test_prepared_data_are_read_from_anywhere_without_the_publishers_folder(
     published = {path.read_bytes() for path in Path(dataset.root).rglob("*.*")}
     Path(dataset.root).rename(tmp_path / "gone")
     elsewhere = Path(dataset.data_dir).rename(tmp_path / "bucket")
-    (folder,) = (elsewhere / name).glob("*/1.0.0")
+    (folder,) = (elsewhere / name).glob("*/1.1.0")
     raw = {"image": tfds.decode.SkipDecoding()}
     source = tfds.builder_from_directory(folder).as_data_source("test", decoders=raw)
     assert len(source) == len(parts)
@@ -196,7 +196,7 @@ def test_two_processes_may_prepare_the_same_data(tmp_path):
         assert worker.exitcode == 0
     assert outcomes[0] == outcomes[1]
     folders = list(Path(dataset.data_dir, "mvtec_ad").glob("*/*"))
-    assert [folder.name for folder in folders] == ["1.0.0"]
+    assert [folder.name for folder in folders] == ["1.1.0"]
 
 
 def test_damaged_prepared_data_are_noticed(tmp_path):

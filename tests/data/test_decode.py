@@ -1,8 +1,10 @@
 import gc
 import io
+import os
 import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from ast_jax.data.decode import (
 )
 from ast_jax.errors import UserError
 
+ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (7, 5, 3), dtype=np.uint8)
 GREY = COLOUR[..., 0]
@@ -144,8 +147,66 @@ def test_mask_ignores_alpha_and_palette_colours():
     for mode in ("1", "LA", "RGB", "RGBA"):
         np.testing.assert_array_equal(decode_mask(encode(grey.convert(mode))), defect)
     palette = Image.fromarray(defect.astype(np.uint8))
-    palette.putpalette([255, 255, 255, 0, 0, 0])  # white ground, black defect
-    np.testing.assert_array_equal(decode_mask(encode(palette)), defect)
+    palette.putpalette([255, 255, 255, 0, 0, 0])
+    numbers = decode_mask(encode(palette), numbers=True)
+    np.testing.assert_array_equal(numbers, defect)
+    np.testing.assert_array_equal(decode_mask(encode(palette)), ~defect)  # white
+
+
+def test_what_is_transparent_in_a_mask_is_no_defect():
+    defect = GREY > 99
+    alpha = np.uint8(255) * defect
+    white = np.full((*GREY.shape, 3), 255, np.uint8)
+    rgba = np.dstack([white, alpha])
+    contents = [encode(rgba), encode(rgba, "TIFF"), encode(rgba, "WEBP", lossless=True)]
+    grey_alpha = Image.merge("LA", [Image.fromarray(a) for a in (white[..., 0], alpha)])
+    contents.append(encode(grey_alpha))
+    palette = Image.fromarray(defect.astype(np.uint8))
+    palette.putpalette([255, 255, 255, 255, 0, 0])
+    contents.append(encode(palette, transparency=0))
+    ground = Image.fromarray(np.where(defect, 200, 255).astype(np.uint8))
+    contents.append(encode(ground, transparency=255))
+    for content in contents:
+        np.testing.assert_array_equal(decode_mask(content), defect)
+
+
+@pytest.mark.parametrize("white", [255, 120])
+@pytest.mark.parametrize("options", [{"format": "JPEG"}, {"format": "WEBP"}])
+def test_a_lossy_mask_is_what_is_nearer_to_white(options, white):
+    defect = np.zeros((64, 64), bool)
+    defect[20:44, 10:30] = True
+    content = encode(np.uint8(white) * defect, quality=75, **options)
+    assert (decode_image(content)[..., 0] > 0).sum() != defect.sum()  # it is lossy
+    assert (decode_mask(content) != defect).sum() <= 4
+    black = encode(np.zeros((64, 64), np.uint8), quality=75, **options)
+    assert not decode_mask(black).any()
+
+
+def test_a_lossless_mask_may_hold_small_numbers():
+    defect = GREY > 99
+    for options in ({"format": "PNG"}, {"format": "WEBP", "lossless": True}):
+        content = encode(np.uint8(1) * defect, **options)
+        np.testing.assert_array_equal(decode_mask(content), defect)
+    deep = encode(defect.astype(np.uint16))
+    np.testing.assert_array_equal(decode_mask(deep), defect)
+
+
+CASES = Path(os.environ.get("AST_JAX_SHARED", ROOT.parent / "shared"), "cases")
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="no folder of cases; AST_JAX_SHARED")
+@pytest.mark.parametrize(
+    "name, off",
+    [
+        ("mask_palette_white_first.png", 0),
+        ("mask_transparent_background.png", 0),
+        ("mask_quality75.jpg", 40),
+    ],
+)
+def test_a_mask_marks_the_same_in_every_form(name, off):
+    reference = decode_mask(CASES / "mask_reference.png")
+    assert reference.mean() < 0.02
+    assert (decode_mask(CASES / name) != reference).sum() <= off
 
 
 def test_labels_keep_class_numbers_of_sixteen_bits():

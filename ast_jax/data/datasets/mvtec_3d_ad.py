@@ -28,6 +28,7 @@ class MVTec3DAD(PartsBuilder):
     Imaging and Computer Graphics Theory and Applications (VISAPP)},
   year={2022}
 }"""
+    CLASS_NUMBERS = True
     HAS_DEPTH = True
 
     def list_samples(self) -> Listing:

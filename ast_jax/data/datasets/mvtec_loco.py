@@ -48,6 +48,7 @@ class MVTecLOCO(PartsBuilder):
   pages={947--969},
   year={2022}
 }"""
+    CLASS_NUMBERS = True
     KINDS: ClassVar[Mapping[str, str]] = types.MappingProxyType(
         {"logical": "logical_anomalies", "structural": "structural_anomalies"}
     )

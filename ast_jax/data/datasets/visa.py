@@ -38,6 +38,7 @@ class VisA(PartsBuilder):
   booktitle={European Conference on Computer Vision (ECCV)},
   year={2022}
 }"""
+    CLASS_NUMBERS = True
 
     @classmethod
     def find_categories(cls, root: Path) -> tuple[str, ...]:

@@ -1,0 +1,260 @@
+"""A picture file's values as they are stored: all bits, all colours, and its alpha.
+
+Pillow reads nearly everything, but gives 16-bit colour 8 bits and reads some layouts of
+TIFF wrongly. Here 16-bit colour is read whole, and such TIFF files by tifffile.
+"""
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import tifffile
+from jaxtyping import Shaped
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    ImageFile,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from ast_jax.errors import UserError
+
+FORMATS = "PNG, JPEG, BMP, TIFF, WEBP"
+MOST_PIXELS = 500_000_000
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PHOTOMETRIC = ("MINISBLACK", "MINISWHITE", "RGB")
+_ORIENTATION = 0x0112  # EXIF tag
+_JPEG_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
+# What NumPy does to stored rows and columns to bring them upright, by orientation.
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
+    7: lambda a: a.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda a: a.swapaxes(0, 1)[::-1],
+}
+
+
+class Raster(NamedTuple):
+    """A picture, upright.
+
+    Attributes:
+        values: grey [h, w, 1], RGB [h, w, 3] or RGBA [h, w, 4], of the stored type.
+        lossy: whether compression changed the values a little.
+        turned: whether its EXIF orientation turned or mirrored it.
+    """
+
+    values: Shaped[np.ndarray, "h w c"]
+    lossy: bool
+    turned: bool
+
+
+def read_raster(content: bytes, name: str) -> Raster:
+    """Read a picture's colours, not its palette's indices.
+
+    Args:
+        content: PNG, JPEG, BMP, TIFF or WebP (first frame or page).
+        name: what an error calls it.
+
+    Raises:
+        UserError: it is no such picture, damaged, or has too many pixels.
+    """
+    tag = 1
+    if content.startswith(_TIFF):
+        values, tag = _by_tifffile(content, name)
+        if values is not None:
+            return Raster(_UPRIGHT.get(tag, np.asarray)(values), False, tag in _UPRIGHT)
+    with opened(content, name) as image:
+        lossy = _is_lossy(image, content)
+        values = _both_bytes(image, content)  # before Pillow loads it, as getexif does
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        if values is None:
+            values = np.asarray(colours(ImageOps.exif_transpose(image)))
+        else:
+            values = _UPRIGHT.get(orientation, np.asarray)(values)
+        values = values if values.ndim == 3 else values[..., None]
+        return Raster(values, lossy, orientation in _UPRIGHT or tag in _UPRIGHT)
+
+
+def read_labels(content: bytes, name: str) -> Shaped[np.ndarray, "h w"]:
+    """Read class numbers: a palette's indices, of several channels the largest.
+
+    Raises:
+        UserError: as `read_raster`.
+    """
+    with opened(content, name) as image:
+        if image.mode != "P":
+            values = read_raster(content, name).values
+            return values[..., : 3 if values.shape[2] == 4 else None].max(axis=-1)
+        return np.asarray(ImageOps.exif_transpose(image))
+
+
+@contextlib.contextmanager
+def opened(content: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
+    """Open an image; whatever goes wrong while it is used names the file.
+
+    Raises:
+        UserError: it is no picture, damaged, or has too many pixels.
+    """
+    plugin = next((p for found, p in _PLUGINS if found(content)), None)
+    if plugin is None:
+        empty = "" if content else " (the file is empty)"
+        raise UserError(f"{name}: not a {FORMATS} image{empty}")
+    # Not by `Image.open`, which takes sound pictures of 179 megapixels for attacks.
+    with _told(name), plugin(io.BytesIO(content)) as image:
+        _check_size(image.width, image.height, name)
+        yield image
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except MemoryError as error:
+        raise UserError(f"{name}: there is not enough memory to read it") from error
+    # Pillow's plugins and tifffile raise OSError, SyntaxError, struct.error and others.
+    except Exception as error:
+        raise UserError(f"{name}: damaged or truncated image ({error})") from error
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    if width * height > MOST_PIXELS:
+        raise UserError(
+            f"{name}: {width} by {height} pixels; at most {MOST_PIXELS // 10**6} "
+            "megapixels are read: cut or shrink it"
+        )
+
+
+def colours(image: Image.Image) -> Image.Image:
+    """Bring an image to grey, RGB or RGBA; what Pillow holds with more bits stays."""
+    if image.mode in ("L", "RGB", "RGBA", "I", "F") or image.mode.startswith("I;16"):
+        if "transparency" in image.info and image.mode in ("L", "RGB"):
+            return image.convert("RGBA")
+        return image
+    if image.mode == "1":
+        return image.convert("RGBA" if "transparency" in image.info else "L")
+    if image.mode in ("P", "PA", "LA", "La", "RGBa"):
+        return image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _both_bytes(
+    image: ImageFile.ImageFile, content: bytes
+) -> Shaped[np.ndarray, "h w c"] | None:
+    """16-bit colour, of which Pillow gives the upper bytes: its lower ones too.
+
+    Pillow unpacks decompressed bytes by a "raw mode". With the other byte order it
+    gives the lower byte of each value; grey with alpha is read as four bytes a pixel.
+    Whatever is no 16-bit colour gives None.
+    """
+    mode = image.tile[0].args if image.tile else None
+    mode = mode[0] if isinstance(mode, tuple) else mode
+    if not isinstance(mode, str) or ";16" not in mode or mode.startswith("I"):
+        return None
+    if mode == "LA;16B":
+        stored = _unpacked(image, "RGBA").astype(np.uint16)
+        return stored[..., [0, 0, 0, 2]] << 8 | stored[..., [1, 1, 1, 3]]
+    base, _, order = mode.rpartition(";16")
+    native = "L" if sys.byteorder == "little" else "B"
+    other = {"L": "B", "B": "L"}[native if order == "N" else order]
+    again = type(image)(io.BytesIO(content))
+    low = _unpacked(again, f"{base};16{other}").astype(np.uint16)
+    return np.asarray(image).astype(np.uint16) << 8 | low
+
+
+def _unpacked(image: ImageFile.ImageFile, mode: str) -> Shaped[np.ndarray, "h w c"]:
+    def renamed(args: object) -> object:
+        return (mode, *args[1:]) if isinstance(args, tuple) else mode
+
+    image.tile = [tile._replace(args=renamed(tile.args)) for tile in image.tile]
+    return np.asarray(image)
+
+
+def _by_tifffile(
+    content: bytes, name: str
+) -> tuple[Shaped[np.ndarray, "h w c"] | None, int]:
+    """The first page where Pillow cannot be trusted, else None; its orientation."""
+    try:
+        file = tifffile.TiffFile(io.BytesIO(content))
+        page = file.pages[0]
+    except Exception:  # of many kinds; Pillow is asked, and tells what is wrong
+        return None, 1
+    with _told(name), file:
+        tag = page.tags.get(_ORIENTATION)
+        orientation = int(tag.value) if tag else 1
+        _check_size(page.imagewidth, page.imagelength, name)
+        bits = page.bitspersample
+        if not isinstance(bits, int):
+            raise ValueError(f"its channels differ in bits: {bits}")
+        separate = page.samplesperpixel > 1 and page.planarconfig == 2
+        plain = bits <= 8 and not separate and page.sampleformat == 1
+        if plain and not file.is_bigtiff:
+            return None, orientation
+        photometric = getattr(page.photometric, "name", str(page.photometric))
+        try:
+            if photometric not in _PHOTOMETRIC:
+                raise ValueError(f"{photometric} of {bits} bits isn't read; store RGB")
+            return _grey_or_colour(page, photometric), orientation
+        except (ValueError, KeyError) as error:
+            # Pillow has more codecs, and knows these layouts well.
+            if plain or ("imagecodecs" in str(error) and not separate and bits == 16):
+                return None, orientation
+            raise
+
+
+def _grey_or_colour(
+    page: tifffile.TiffPage, photometric: str
+) -> Shaped[np.ndarray, "h w c"]:
+    values = page.asarray()
+    values = np.moveaxis(values, 0, -1) if page.axes == "SYX" else values
+    if values.ndim not in (2, 3) or page.axes not in ("YX", "YXS", "SYX"):
+        raise ValueError(f"axes {page.axes} are not those of a picture")
+    values = values if values.ndim == 3 else values[..., None]
+    if photometric == "MINISWHITE" and values.dtype.kind == "u":
+        values = np.iinfo(values.dtype).max - values
+    return _without_extras(values, page)
+
+
+def _without_extras(
+    values: Shaped[np.ndarray, "h w samples"], page: tifffile.TiffPage
+) -> Shaped[np.ndarray, "h w c"]:
+    """Grey, RGB or RGBA of all samples of a page."""
+    if values.dtype == bool:
+        values = values.astype(np.uint8) * np.uint8(255)
+    colours = 3 if values.shape[2] >= 3 else 1
+    alpha = [extra for extra in page.extrasamples if extra]  # 1 or 2: an alpha
+    if not alpha or values.shape[2] == colours:
+        return values[..., :colours]
+    rgb = np.broadcast_to(values[..., :colours], (*values.shape[:2], 3))
+    return np.concatenate([rgb, values[..., colours : colours + 1]], axis=-1)
+
+
+def _is_lossy(image: ImageFile.ImageFile, content: bytes) -> bool:
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return image.info.get("compression") in _JPEG_IN_TIFF
+    if isinstance(image, WebPImagePlugin.WebPImageFile):
+        return b"VP8L" not in content  # the chunk of lossless pictures
+    return isinstance(image, JpegImagePlugin.JpegImageFile)
+
+
+_PLUGINS: tuple[tuple[Callable[[bytes], bool], type[ImageFile.ImageFile]], ...] = (
+    (lambda c: c.startswith(b"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
+    (lambda c: c.startswith(b"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
+    (lambda c: c.startswith(b"BM"), BmpImagePlugin.BmpImageFile),
+    (lambda c: c.startswith(_TIFF), TiffImagePlugin.TiffImageFile),
+    (
+        lambda c: c.startswith(b"RIFF") and c[8:12] == b"WEBP",
+        WebPImagePlugin.WebPImageFile,
+    ),
+)
