@@ -24,15 +24,19 @@ from ml_collections import ConfigDict
 from ast_jax import scoring
 from ast_jax.config import flatten, validate
 from ast_jax.errors import UserError
-from ast_jax.files import write_json, write_text
+from ast_jax.files import write_errors, write_json, write_text
 from ast_jax.inference.pair import Pair, load_pair
 from ast_jax.pipeline import train_and_evaluate
 from ast_jax.report.provenance import facts, settings
-from ast_jax.report.tables import DASH, LABELS, Cell, Table, percent
+from ast_jax.report.tables import DASH, LABELS, Cell, Table, cell
 from ast_jax.run import Run
 
 TEACHER_ALONE = "teacher alone"
 ROUNDS = 11
+_TIMES = f"""\
+Times: from features to score maps of teacher and student, on one device, compiled;
+median of {ROUNDS} rounds in which the variants take turns.
+"""
 _FIGURES = ("image_auroc", "pixel_auroc_192", "au_pro_0.3")
 
 
@@ -56,9 +60,9 @@ class Row:
 
 
 def ablate(config: ConfigDict, workdir: str | Path) -> list[Row]:
-    """Trains, evaluates and times every variant; resumes what stands.
+    """Trains, evaluates and times every variant; continues what is begun.
 
-    The table is written after every variant; the times come last, when all stand.
+    The table is written after every variant; the times come last, when all are trained.
 
     Raises:
       UserError: anything that the user can put right.
@@ -66,22 +70,23 @@ def ablate(config: ConfigDict, workdir: str | Path) -> list[Row]:
     if jax.process_count() > 1:
         raise UserError("variants are trained by a single process; omit --multihost.")
     directory = Path(workdir).absolute()
-    configs = variants(config)
     runs: dict[str, Run] = {}
     rows: list[Row] = []
+    configs = variants(config)
     for name, changes in config.variants:
         logging.info("Variant %s.", name)
         share_teachers(configs[name], directory / name, runs.values())
         results = train_and_evaluate(configs[name], directory / name)
         runs[name] = Run.open(directory / name)
-        sizes = _parameters(runs[name])
+        sizes = _parameters(_first_pair(runs[name]))
         if not rows:
             figures = results["teacher"]["mean"]
             rows.append(Row(TEACHER_ALONE, {}, figures, sizes["teacher"]))
         rows.append(Row(name, changes, results["mean"], sum(sizes.values())))
         write_table(directory, rows, config)
     logging.info("Measuring inference times.")
-    rows = timed(rows, runs, (1, config.train.batch_size))
+    times = milliseconds(runs, (1, config.train.batch_size))
+    rows = [dataclasses.replace(row, milliseconds=times[row.name]) for row in rows]
     write_table(directory, rows, config)
     print(table(rows).markdown())
     return rows
@@ -129,28 +134,23 @@ def share_teachers(config: ConfigDict, directory: Path, earlier: Iterable[Run]) 
       UserError: `directory` holds a run with another configuration, or it cannot be
         written.
     """
-    twin = next((run for run in earlier if _same_teacher(run.config, config)), None)
-    if twin is None:
+    mine = _teacher_settings(config)
+    twins = (run for run in earlier if _teacher_settings(run.config) == mine)
+    if (twin := next(twins, None)) is None:
         return
     run = Run.create(directory, config)
     with run.locked():
         for category in twin.categories():
             for seed in config.train.seeds:
                 target = run.seed_directory(category, seed)
-                try:
+                with write_errors(target):
                     _copy_teacher(twin.seed_directory(category, seed), target)
-                except OSError as error:
-                    raise UserError(
-                        f"{target}: cannot be written ({error.strerror or error})."
-                    ) from error
 
 
-def _same_teacher(one: ConfigDict, other: ConfigDict) -> bool:
-    def teachers(config: ConfigDict) -> dict[str, Any]:
-        flat = flatten(config.to_dict())
-        return {k: v for k, v in flat.items() if not k.startswith("student.")}
-
-    return teachers(one) == teachers(other)
+def _teacher_settings(config: ConfigDict) -> dict[str, Any]:
+    """All that a teacher depends on, and more: every key but the student's."""
+    flat = flatten(config.to_dict())
+    return {key: flat[key] for key in flat if not key.startswith("student.")}
 
 
 def _copy_teacher(source: Path, target: Path) -> None:
@@ -159,52 +159,46 @@ def _copy_teacher(source: Path, target: Path) -> None:
         return
     target.mkdir(parents=True, exist_ok=True)
     lines = (source / "metrics.jsonl").read_text().splitlines(keepends=True)
-    of_teacher = [line for line in lines if '"stage": "teacher"' in line]
-    write_text(target / "metrics.jsonl", "".join(of_teacher))
+    curve = [line for line in lines if '"stage": "teacher"' in line]
+    write_text(target / "metrics.jsonl", "".join(curve))
     temporary = target / ".teacher"
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(source / "teacher", temporary)
     temporary.replace(target / "teacher")
 
 
-def timed(
-    rows: list[Row], runs: Mapping[str, Run], batch_sizes: Iterable[int]
-) -> list[Row]:
-    """The rows with the time from given features to score maps, on one device.
+def milliseconds(
+    runs: Mapping[str, Run], batch_sizes: Iterable[int]
+) -> dict[str, dict[int, float]]:
+    """The time an image of each row from features to score maps, on one device.
 
-    Compiled and warmed up; the median of `ROUNDS` rounds in which the variants take
-    turns, so that whatever else the machine does falls on all of them.
+    Compiled and warmed up; the median of `ROUNDS` rounds in which the rows take turns,
+    so that whatever else the machine does falls on all of them.
     """
     pairs = {name: _first_pair(run) for name, run in runs.items()}
-    milliseconds: dict[str, dict[int, float]] = {row.name: {} for row in rows}
+    times: dict[str, dict[int, float]] = {name: {} for name in (TEACHER_ALONE, *pairs)}
     for batch_size in batch_sizes:
-        calls = {name: pair_call(pair, batch_size) for name, pair in pairs.items()}
-        teacher = next(iter(pairs.values()))
-        calls[TEACHER_ALONE] = teacher_call(teacher, batch_size)
+        first = next(iter(pairs.values()))
+        calls = {TEACHER_ALONE: _call(_likelihood(first), first, batch_size)}
+        for name, pair in pairs.items():
+            calls[name] = _call(pair.compiled, pair, batch_size)
         for name, seconds in median_seconds(calls, ROUNDS).items():
-            milliseconds[name][batch_size] = 1e3 * seconds / batch_size
-    return [
-        dataclasses.replace(row, milliseconds=milliseconds[row.name]) for row in rows
-    ]
+            times[name][batch_size] = 1e3 * seconds / batch_size
+    return times
 
 
-def pair_call(pair: Pair, batch_size: int) -> Callable[[], Any]:
-    """A call that scores one batch of random features by teacher and student."""
-    return _call(pair.compiled, pair, batch_size)
+def _likelihood(pair: Pair) -> Callable:
+    """The teacher's own scores, compiled, as `pair.compiled` has those of both."""
 
-
-def teacher_call(pair: Pair, batch_size: int) -> Callable[[], Any]:
-    """A call that scores one batch of random features by the likelihood alone."""
-
-    @jax.jit
-    def likelihood(variables: dict, x: jax.Array, foreground: jax.Array) -> dict:
+    def scores(variables: dict, x: jax.Array, foreground: jax.Array) -> dict:
         z, log_det = pair.teacher.apply(variables["teacher"], x)
         return scoring.teacher_scores(z, log_det, foreground)
 
-    return _call(likelihood, pair, batch_size)
+    return jax.jit(scores)
 
 
 def _call(function: Callable, pair: Pair, batch_size: int) -> Callable[[], Any]:
+    """A call that scores one batch of random features."""
     flow = pair.teacher
     shape = (batch_size, flow.height, flow.width, flow.channels)
     x, foreground = jax.random.normal(jax.random.key(0), shape), jnp.ones(shape[:3])
@@ -247,16 +241,10 @@ def _cells(row: Row, batch_sizes: list[int]) -> tuple[Cell, ...]:
     changed = ", ".join(f"{key}={value}" for key, value in row.changes.items())
     return (
         Cell(changed or DASH),
-        *(Cell(_figure(row.figures, key)) for key in _FIGURES),
+        *(cell(row.figures, key) for key in _FIGURES),
         Cell(f"{row.parameters / 1e6:.3g}"),
         *(Cell(f"{row.milliseconds[size]:.3g}") for size in batch_sizes),
     )
-
-
-def _figure(figures: Mapping[str, Any], key: str) -> str:
-    deviation = figures.get("std", {}).get(key)
-    text = percent(figures.get(key))
-    return text if deviation is None else f"{text} ± {percent(deviation)}"
 
 
 def write_table(directory: Path, rows: list[Row], config: ConfigDict) -> None:
@@ -265,39 +253,30 @@ def write_table(directory: Path, rows: list[Row], config: ConfigDict) -> None:
     Raises:
       UserError: the folder cannot be written.
     """
-    made = facts(Run(directory, config))
-    write_json(
-        directory / "ablation.json",
-        {
-            "rows": [dataclasses.asdict(row) for row in rows],
-            "settings": _settings(config),
-            "facts": made,
-        },
-    )
-    text = f"{_settings(config)}; figures in per cent.\n\n{table(rows).markdown()}"
-    if any(row.milliseconds for row in rows):
-        text += (
-            "\nTimes: from given features to score maps of teacher and student, on one "
-            f"device, compiled; median of {ROUNDS} rounds in which the variants take "
-            "turns.\n"
-        )
-    text += f"\n{'; '.join(f'{name}: {value}' for name, value in made.items())}\n"
-    write_text(directory / "ablation.md", text)
-
-
-def _settings(config: ConfigDict) -> str:
     categories = ", ".join(config.dataset.categories) or "all categories"
-    data = f"{config.dataset.name} ({categories}), {config.mode}"
-    return f"{data}; {settings(config)}"
+    dataset = f"{config.dataset.name} ({categories}), {config.mode}"
+    tree = {
+        "rows": [dataclasses.asdict(row) for row in rows],
+        "settings": f"{dataset}; {settings(config)}",
+        "facts": facts(Run(directory, config)),
+    }
+    write_json(directory / "ablation.json", tree)
+    paragraphs = [
+        f"{tree['settings']}; figures in per cent.\n",
+        table(rows).markdown(),
+        _TIMES if any(row.milliseconds for row in rows) else "",
+        "; ".join(f"{name}: {value}" for name, value in tree["facts"].items()) + "\n",
+    ]
+    write_text(directory / "ablation.md", "\n".join(filter(None, paragraphs)))
 
 
 def _first_pair(run: Run) -> Pair:
     return load_pair(run, run.categories()[0], run.config.train.seeds[0])
 
 
-def _parameters(run: Run) -> dict[str, int]:
+def _parameters(pair: Pair) -> dict[str, int]:
     """How many each network has."""
     return {
         network: sum(leaf.size for leaf in jax.tree.leaves(collections["params"]))
-        for network, collections in _first_pair(run).variables.items()
+        for network, collections in pair.variables.items()
     }

@@ -15,6 +15,7 @@ import tifffile
 from ast_jax import backbones, data
 from ast_jax.config import default
 from ast_jax.errors import UserError
+from ast_jax.features import category
 from ast_jax.inference.pair import load_pair
 from ast_jax.pipeline import evaluate, train, train_and_evaluate
 from ast_jax.run import Run
@@ -171,13 +172,15 @@ def test_another_backbone_under_the_same_name_is_noticed(trained, tmp_path):
 
 def test_rgb_on_mvtec_ad_runs_unmasked_and_decides_by_the_mean(tmp_path, monkeypatch):
     opened = []
-    for module, name in ((data, "load"), (backbones, "create")):
+    places = ((data, "load"), (backbones, "create"), (category, "extract"))
+    for module, name in places:
         monkeypatch.setattr(module, name, _noted(opened, getattr(module, name)))
     root = layouts.mvtec_ad(tmp_path / "data", "screw", train=8)
     config = tiny(tmp_path, "mvtec_ad", root, mode="rgb")
     config.calibration.fraction = 0.0
     results = train_and_evaluate(config, tmp_path / "run")
-    assert sorted(opened) == ["create", "load"]  # each once, for both
+    # Once for both: the data, the backbone, and the features of each split.
+    assert sorted(opened) == ["create", "extract", "extract", "load"]
     figures = results["categories"]["screw"]
     assert figures["image_auroc"] == figures["image_auroc_mean"]
     assert figures.keys() >= PIXEL_FIGURES

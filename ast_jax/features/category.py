@@ -10,25 +10,42 @@ from ast_jax.backbones import Backbone
 from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.part import Parts
 from ast_jax.device_memory import memory_errors
-from ast_jax.features.extract import extract
+from ast_jax.features.extract import Features, extract
 from ast_jax.features.inputs import Inputs
 
 
 @dataclasses.dataclass(frozen=True)
 class Category:
-    """One category's parts, by split, and the backbone that sees them."""
+    """One category's parts, by split, and the backbone that sees them.
+
+    Features are extracted, or opened in the cache, when a split is first asked for.
+    """
 
     name: str
     parts: dict[str, Parts]
     backbone: Backbone | None
     config: ConfigDict
+    _features: dict[str, Features] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def inputs(self, split: str) -> Inputs:
-        """Network inputs of a split; extracts the features unless they are cached."""
+        """Network inputs of a split.
+
+        Raises:
+          UserError: a part is damaged or lacks what the mode needs, features are not
+            finite or cannot be written, or a device's memory does not suffice.
+        """
+        if split not in self._features:
+            self._features[split] = self._extract(split)
+        binary_mask = self.config.train.mask == "binary"
+        return Inputs.of(self._features[split], binary_mask=binary_mask)
+
+    def _extract(self, split: str) -> Features:
         config = self.config
         batch_size = config.train.batch_size
         with memory_errors(f"{self.name}: extracting features", batch_size):
-            features = extract(
+            return extract(
                 self.parts[split],
                 mode=config.mode,
                 image_size=config.dataset.image_size,
@@ -39,4 +56,3 @@ class Category:
                 storage_dtype=config.dataset.feature_dtype,
                 devices=jax.local_devices(),
             )
-        return Inputs.of(features, binary_mask=config.train.mask == "binary")

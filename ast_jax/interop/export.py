@@ -59,7 +59,7 @@ def export(detector: Detector, output: Path) -> dict[str, Any]:
         **({"opset": 18} if kind == "onnx" else {"platforms": PLATFORMS}),
         "file": output.name,
         "sha256": hashlib.sha256(content).hexdigest(),
-        **card(detector),
+        **model_card(detector),
     }
     files.write_bytes(output, content)
     text = json.dumps(tree, indent=2, allow_nan=False) + "\n"
@@ -111,7 +111,7 @@ def _onnx(
     return onnx_graph.convert(function, shapes, "detector").SerializeToString()
 
 
-def card(detector: Detector) -> dict[str, Any]:
+def model_card(detector: Detector) -> dict[str, Any]:
     """What the file's user has to know, as JSON can hold it."""
     config, calibration = detector.config, detector.calibration
     scale = detector.colour_scale

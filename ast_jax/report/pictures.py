@@ -27,7 +27,7 @@ VIEWS = {
     "combined": "Combined map",
 }
 _QUALITY = 78
-_GAP, _LINE = 8, 20  # pixels around the pictures of a panel, and of a line of text
+_GAP, _LINE = 8, 20  # pixels around the pictures of a strip, and of a line of text
 
 
 def thumbnail_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -68,7 +68,7 @@ def data_uris(part: Part, views: Mapping[str, Image.Image]) -> dict[str, str]:
     return uris
 
 
-def panel(title: str, views: Mapping[str, Image.Image]) -> Image.Image:
+def strip(title: str, views: Mapping[str, Image.Image]) -> Image.Image:
     """A row of a part's pictures, each under its name, below a title."""
     width, height = next(iter(views.values())).size
     cell = max(width, 150)

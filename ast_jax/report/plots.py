@@ -182,8 +182,8 @@ def training(histories: Histories) -> str | None:
         return None
 
     def draw(figure: Figure) -> None:
-        panels = figure.subplots(1, len(histories), squeeze=False)[0]
-        for axes, (name, seeds) in zip(panels, histories.items(), strict=True):
+        subplots = figure.subplots(1, len(histories), squeeze=False)[0]
+        for axes, (name, seeds) in zip(subplots, histories.items(), strict=True):
             losses = np.concatenate([losses for _, losses in seeds.values()])
             if losses.min() > 0:
                 axes.set_yscale("log")

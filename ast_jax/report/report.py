@@ -3,7 +3,7 @@
 DIR/report/index.html            tables, curves, and a gallery of the test images
 DIR/report/results.md            the tables, for pasting
 DIR/report/<category>/*.svg      the curves
-DIR/report/<category>/images/    a panel for every test image
+DIR/report/<category>/images/    a strip of pictures for every test image
 """
 
 from typing import Any
@@ -82,7 +82,7 @@ def _page(run: Run, sections: list[Section], results: dict[str, Any]) -> str:
         sections=sections,
         table=_main_table(run, results),
         decisions=decisions(sections),
-        all_figures={
+        all_tables={
             "student": tables.full_table(results),
             "teacher alone": tables.full_table(results["teacher"]),
         },

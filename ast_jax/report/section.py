@@ -22,7 +22,7 @@ from ast_jax.report.tables import DASH, Cell, Table, percent
 from ast_jax.run import Run
 
 MAPS = ("student", "teacher", "combined")
-_NO_PANELS = {*MAPS, "outline"}
+_OVERLAYS = {*MAPS, "outline"}  # they take turns in one place, or lie on a picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,10 +73,10 @@ class Section:
     trainings: list[history.Training]
 
     @property
-    def panels(self) -> int:
+    def columns(self) -> int:
         """Pictures side by side on a card: one score map, and all that is no map."""
         most = max(
-            (len(card.views.keys() - _NO_PANELS) for card in self.cards), default=0
+            (len(card.views.keys() - _OVERLAYS) for card in self.cards), default=0
         )
         return most + 1
 
@@ -87,7 +87,7 @@ class Section:
 
 
 def section(run: Run, category: Evaluation, folder: Path, limit: int) -> Section:
-    """Writes a category's curves and panels as files; returns what the page shows.
+    """Writes a category's curves and strips as files; returns what the page shows.
 
     Args:
       run: the run.
@@ -153,7 +153,7 @@ def _curves(
 ) -> dict[str, str]:
     calibration = category.calibration
     threshold = None if calibration is None else calibration.threshold
-    scores = {name: of.image for name, of in category.scores.items()}
+    scores = {name: scores.image for name, scores in category.scores.items()}
     logged = {
         name: {t.seed: (t.epochs, t.losses) for t in trainings if t.network == name}
         for name in ("teacher", "student")
@@ -216,7 +216,7 @@ def _cards(
     folder: Path,
     limit: int,
 ) -> list[gallery.Card]:
-    """Writes a panel for every test image; returns the gallery's cards, worst first."""
+    """Writes a strip for every test image; returns the gallery's cards, worst first."""
     if not labels.size:
         return []
     parts, scores = category.parts, category.scores["student"].image
@@ -235,7 +235,7 @@ def _cards(
         views = pictures.pictures(part, _positions(category, scales, index, size))
         title = f"{card.id}   score {card.score:.4g}   {card.verdict}   {colours}"
         with whole(folder / f"{file}.jpg") as stream:
-            pictures.panel(title, views).save(stream, "JPEG", quality=85)
+            pictures.strip(title, views).save(stream, "JPEG", quality=85)
         if index in shown:
             uris = pictures.data_uris(part, views)
             cards[index] = dataclasses.replace(card, size=size, views=uris)

@@ -88,9 +88,9 @@ def main_table(results: Mapping[str, Any], *, complete: bool) -> Table:
     ):
         cells: list[Cell] = []
         for key in keys:
-            cells.append(_cell(ours, key))
+            cells.append(cell(ours, key))
             cells += _comparison(ours, theirs, key) if key in compared else ()
-        lines.append((name, (*cells, _cell(teacher, "image_auroc"))))
+        lines.append((name, (*cells, cell(teacher, "image_auroc"))))
     head.append("Image AUROC of the teacher alone")
     return Table(tuple(head), tuple(lines), len(rows) > 1, compares=bool(compared))
 
@@ -104,7 +104,7 @@ def full_table(tree: Mapping[str, Any]) -> Table:
     rows = _rows(tree)
     found = dict.fromkeys(key for _, figures in rows for key in figures)
     lines = tuple(
-        (label(key), tuple(_cell(figures, key) for _, figures in rows))
+        (label(key), tuple(cell(figures, key) for _, figures in rows))
         for key in sorted(found, key=_place)
         if key not in _BESIDE
     )
@@ -121,8 +121,8 @@ def seeds_table(results: Mapping[str, Any]) -> Table | None:
         (
             name,
             (
-                *(_cell(figures["seeds"][seed], "image_auroc") for seed in seeds),
-                _cell(figures["ensemble"], "image_auroc"),
+                *(cell(figures["seeds"][seed], "image_auroc") for seed in seeds),
+                cell(figures["ensemble"], "image_auroc"),
             ),
         )
         for name, figures in rows
@@ -154,6 +154,13 @@ def label(key: str) -> str:
     """What a table calls a figure; a kind apart has its name behind."""
     name, _, kind = key.rpartition("_")
     return LABELS.get(key) or (f"{LABELS[name]} {kind}" if name in LABELS else key)
+
+
+def cell(figures: Mapping[str, Any], key: str) -> Cell:
+    """A figure in per cent, with its deviation over seeds where there is one."""
+    text = percent(figures.get(key))
+    deviation = figures.get("std", {}).get(key)
+    return Cell(text if deviation is None else f"{text} ± {percent(deviation)}")
 
 
 def percent(value: float | None) -> str:
@@ -188,12 +195,6 @@ def _place(key: str) -> tuple[int, bool]:
 def _listed(names: list[str]) -> str:
     *first, last = names
     return f"{', '.join(first)} or {last}" if first else last
-
-
-def _cell(figures: Mapping[str, Any], key: str) -> Cell:
-    text = percent(figures.get(key))
-    deviation = figures.get("std", {}).get(key)
-    return Cell(text if deviation is None else f"{text} ± {percent(deviation)}")
 
 
 def _comparison(

@@ -216,7 +216,7 @@ def _train_side_by_side(
 
     module = create_teacher(config, **size)
     states = create_states(module, config, **size, seeds=seeds, network=0, mesh=mesh)
-    samples = [Samples(of) for of in inputs]
+    samples = [Samples(each) for each in inputs]
     teachers = train_stage(stages[0], tasks, states, samples, mesh)
 
     directories = [task.directory for task in tasks]

@@ -105,7 +105,7 @@ def test_a_good_part_has_no_outline():
     )
 
 
-def test_a_panel_holds_all_pictures_side_by_side():
+def test_a_strip_holds_all_pictures_side_by_side():
     views = pictures.pictures(DEFECTIVE, positions())
-    sheet = pictures.panel("a title, 標題", views)
+    sheet = pictures.strip("a title, 標題", views)
     assert sheet.width >= len(views) * 64 and sheet.height > 48

@@ -101,7 +101,7 @@ def test_configuration_versions_and_seeds_are_shown(odd):
     assert any("seeds 0, 1" in text for text in page.text)
 
 
-def test_every_test_image_has_a_panel_and_every_curve_a_file(odd):
+def test_every_test_image_has_a_strip_and_every_curve_a_file(odd):
     made, _ = odd
     for folder in ("b_w_i_caps_i_", "bagel"):
         files = made.run.directory / "report" / folder
