@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 from scipy import ndimage
 
-_EIGHT_CONNECTED = np.ones((3, 3), bool)
+from ast_jax.inference.regions import EIGHT_CONNECTED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +175,7 @@ def _components(
     score_map: Float32[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]
 ) -> list[Float32[np.ndarray, " _size"]]:
     """The ascending scores of each 8-connected component of the mask."""
-    labels, count = ndimage.label(mask, _EIGHT_CONNECTED)
+    labels, count = ndimage.label(mask, EIGHT_CONNECTED)
     if not count:
         return []
     label, score = labels[mask], score_map[mask]

@@ -39,6 +39,7 @@ from ast_jax.inference.colours import ColourScale
 from ast_jax.inference.ensemble import Ensemble, decision
 from ast_jax.inference.pair import pair_scores, prepared, tiles
 from ast_jax.inference.prediction import Prediction
+from ast_jax.mode import Mode
 from ast_jax.parallel import DATA_AXIS, data_mesh, replicated, split_batch
 from ast_jax.precision import multiplied_at
 from ast_jax.run import FULL_DEPTH, Run
@@ -106,7 +107,7 @@ class Detector:
         side = run.read_inputs(category, config.train.seeds[0])["side"]
         calibration, scales = read_calibration(run, category)
         backbone = None
-        if config.mode != "3d":
+        if Mode(config.mode).has_colour:
             size = config.dataset.image_size
             backbone = backbones.create(config.backbone, image_size=size)
             for seed in config.train.seeds:
@@ -129,6 +130,11 @@ class Detector:
         return _reloaded, (self.directory, self.category, self.calibration)
 
     @property
+    def mode(self) -> Mode:
+        """Which of a part's data the networks see."""
+        return Mode(self.config.mode)
+
+    @property
     def variables(self) -> dict[str, Any]:
         """Every array that `function` needs: "backbone" (maybe None) and "pairs"."""
         return {
@@ -144,11 +150,11 @@ class Detector:
         Args:
           batch: a number, or a symbolic dimension of `jax.export`.
         """
-        size, side, mode = self.config.dataset.image_size, self.side, self.config.mode
+        size, side = self.config.dataset.image_size, self.side
         shapes = {}
-        if mode != "3d":
+        if self.mode.has_colour:
             shapes["image"] = jax.ShapeDtypeStruct((batch, size, size, 3), np.uint8)
-        if mode != "rgb":
+        if self.mode.has_depth:
             maps = (batch, side, side)
             channels = (*maps, depth.UNSHUFFLE**2)
             shapes["depth"] = jax.ShapeDtypeStruct(channels, np.float32)
@@ -196,16 +202,16 @@ class Detector:
         scores = self.ensemble.combined(by_seed, "student")
         fine = scoring.upsample(scores["map"])
         maximum = fine.max((1, 2))
-        how = decision(self.ensemble.image_score, masked=self.config.mode != "rgb")
+        how = decision(self.ensemble.image_score, masked=self.mode.has_depth)
         score = maximum if how == "maximum" else scores["mean"]
         return {"score": score, "map": fine, "maximum": maximum}
 
     def prepare(self, part: Part) -> dict[str, np.ndarray]:
         """One decoded part as `function` takes it, without the batch axis."""
         prepared = {}
-        if self.config.mode != "3d":
+        if self.mode.has_colour:
             prepared["image"] = resize_image(part.image, self.config.dataset.image_size)
-        if self.config.mode != "rgb":
+        if self.mode.has_depth:
             prepared["depth"], prepared["foreground"] = depth.preprocess_depth(
                 part.z, self.side, self.depth_options, name=part.id
             )
@@ -351,10 +357,10 @@ class Detector:
         if isinstance(one, UserError):
             return one
         if not isinstance(one, tuple):
-            one = (None, one) if self.config.mode == "3d" else (one, None)
+            one = (one, None) if self.mode.has_colour else (None, one)
         try:
             part = read_part.decode(
-                self.config.mode,
+                self.mode,
                 *one,
                 depth_options=self.depth_options,
                 bit_depth=self.bit_depth,

@@ -22,10 +22,10 @@ from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.part import Part
 from ast_jax.data.raster import colours
 from ast_jax.errors import UserError
+from ast_jax.mode import Mode
 
 # A file, or what NumPy makes an array of: its own, lists, JAX's and torch's arrays.
 Source = Any
-NEEDS = {"rgb": ("image",), "3d": ("xyz",), "rgb3d": ("image", "xyz")}
 _UNKNOWN = "unknown"  # in place of the defect type
 
 
@@ -55,14 +55,16 @@ def decode(
       UserError: what the mode needs is not given, cannot be decoded or does not fit
         together, or no depth is present at all.
     """
-    given = {"image": image, "xyz": xyz}
-    if missing := [kind for kind in NEEDS[mode] if given[kind] is None]:
+    mode = Mode(mode)
+    needs = {"image": image} if mode.has_colour else {}
+    needs |= {"xyz": xyz} if mode.has_depth else {}
+    if missing := [kind for kind, source in needs.items() if source is None]:
         raise UserError(
-            f"mode {mode} needs {' and '.join(NEEDS[mode])}; got no"
+            f"mode {mode} needs {' and '.join(needs)}; got no"
             f" {' and no '.join(missing)}"
         )
     pixels = None if image is None else _pixels(image, bit_depth)
-    z = None if mode == "rgb" else _depth(xyz, depth_options)
+    z = _depth(xyz, depth_options) if mode.has_depth else None
     if pixels is not None and z is not None and pixels.shape[:2] != z.shape:
         sizes = (f"{a.shape[1]} by {a.shape[0]}" for a in (pixels, z))
         raise UserError("image is {} pixels, but xyz is {}".format(*sizes))

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 from scipy import ndimage
 
-_EIGHT_CONNECTED = np.ones((3, 3), bool)
+EIGHT_CONNECTED = np.ones((3, 3), bool)  # the structure of a region of pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ def marked_regions(
       pixel_threshold: pixels strictly above are marked.
       z: distance along the optical axis in metres in the map's size, 0 = missing.
     """
-    labels, _ = ndimage.label(score_map > pixel_threshold, _EIGHT_CONNECTED)
+    labels, _ = ndimage.label(score_map > pixel_threshold, EIGHT_CONNECTED)
     present = None if z is None else np.where(z == 0, np.nan, z)
     regions = [
         _describe(score_map, labels, index, box, present)

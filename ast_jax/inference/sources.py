@@ -12,6 +12,7 @@ from pathlib import Path
 from ast_jax.data.decode import DEPTH_SUFFIXES, IMAGE_SUFFIXES
 from ast_jax.errors import UserError
 from ast_jax.files import UniqueNames
+from ast_jax.mode import Mode
 
 WRITTEN = (".png", ".tiff")  # what is written of each part, under its name
 
@@ -54,7 +55,7 @@ def listed(path: Path, xyz: Path | None, mode: str) -> list[Source]:
             raise UserError(f"{given}: no such file or folder")
     if xyz is not None and path.is_dir() != xyz.is_dir():
         raise UserError(f"--xyz={xyz}: give a folder for a folder, a file for a file")
-    clouds = mode == "3d" and xyz is None
+    clouds = not Mode(mode).has_colour and xyz is None
     suffixes = DEPTH_SUFFIXES if clouds else IMAGE_SUFFIXES
     if path.is_dir():
         files = sorted(_below(path, "xyz" if clouds else "rgb", suffixes))
@@ -67,7 +68,7 @@ def listed(path: Path, xyz: Path | None, mode: str) -> list[Source]:
     for file, name in zip(files, names, strict=True):
         folder = xyz / name.parent if xyz is not None and xyz.is_dir() else xyz
         found.append(_source(str(file), file, unique(_stem(name)), folder, mode))
-    if mode != "rgb" and all(source.xyz is None for source in found):
+    if Mode(mode).has_depth and all(source.xyz is None for source in found):
         raise UserError(
             f"{path}: where are the point clouds? Give --xyz, or put images and clouds "
             "into folders rgb and xyz"
@@ -116,7 +117,7 @@ def _below(folder: Path, kind: str, suffixes: Iterable[str]) -> Iterator[Path]:
 
 
 def _source(path: str, file: Path, name: Path, xyz: Path | None, mode: str) -> Source:
-    if mode == "rgb":
+    if not Mode(mode).has_depth:
         return Source(path, name, file, None)
     beside = file.parent.parent
     if xyz is not None:
@@ -125,7 +126,7 @@ def _source(path: str, file: Path, name: Path, xyz: Path | None, mode: str) -> S
     if file.parent.name == "rgb":
         cloud = _by_stem(beside / "xyz", file.stem, DEPTH_SUFFIXES)
         return Source(path, name, file, cloud)
-    if mode == "rgb3d":
+    if Mode(mode).has_colour:
         return Source(path, name, file, None)
     # In mode 3d an image is only looked at, where there is one.
     image = _by_stem(beside / "rgb", file.stem, IMAGE_SUFFIXES)

@@ -185,7 +185,7 @@ def _licences(detector: Detector) -> dict[str, str | None]:
     config = detector.config
     data = builder_class(config.dataset.name)
     name = config.backbone.name
-    own = name == "scattering" or config.mode == "3d"
+    own = name == "scattering" or not detector.mode.has_colour
     return {
         "code": "MIT",
         "backbone": None if own else f"{name}: {_BACKBONE_LICENCE}",

@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 from ast_jax.backbones import architecture
 from ast_jax.backbones.choice import AUTO, B5
 from ast_jax.backbones.state_dict import read_state_dict
-from ast_jax.config import validate
+from ast_jax.config import STRIDE, validate
 from ast_jax.data import depth
 from ast_jax.errors import UserError
 from ast_jax.features.category import Category
@@ -36,6 +36,7 @@ from ast_jax.interop.official_state_dict import (
     student_variables,
     teacher_params,
 )
+from ast_jax.mode import Mode
 from ast_jax.models import create_student, create_teacher
 from ast_jax.pipeline import open_categories
 from ast_jax.run import Run
@@ -102,7 +103,7 @@ def _check(config: ConfigDict) -> None:
         )
     if len(config.train.seeds) > 1:
         raise UserError(f"train.seeds must be one seed. Got {config.train.seeds}.")
-    if config.mode != "3d" and config.backbone.padding != _AUTHORS_PADDING:
+    if Mode(config.mode).has_colour and config.backbone.padding != _AUTHORS_PADDING:
         logging.info(
             "Features are padded as timm's; if the weights come from efficientnet_"
             "pytorch 0.7.1, add --config.backbone.padding=%s.",
@@ -112,9 +113,10 @@ def _check(config: ConfigDict) -> None:
 
 def _sizes(config: ConfigDict) -> dict[str, int]:
     """Side and channels of the networks' input, by the configuration alone."""
-    channels = depth.UNSHUFFLE**2 if "3d" in config.mode else 0
-    stride = 32
-    if "rgb" in config.mode:
+    mode = Mode(config.mode)
+    channels = depth.UNSHUFFLE**2 * mode.has_depth
+    stride = STRIDE
+    if mode.has_colour:
         options = config.backbone
         net = architecture.architecture(options.name.split(".")[0], options.stage)
         channels, stride = channels + net.channels, net.stride
