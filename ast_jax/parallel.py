@@ -86,7 +86,7 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
     )
 
 
-def fetch(tree: Any) -> Any:
+def to_host(tree: Any) -> Any:
     """Arrays on the host, whole, in every process."""
     if jax.process_count() == 1:
         return jax.device_get(tree)

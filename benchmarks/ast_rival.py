@@ -18,7 +18,7 @@ from ast_jax.inference.pair import Pair, pair_scores, prepared
 from ast_jax.models import create_student, create_teacher
 from ast_jax.parallel import DATA_AXIS, data_mesh
 from ast_jax.training.state import TrainState, create_states, take_state
-from ast_jax.training.steps import mapped_steps, student_loss, teacher_loss
+from ast_jax.training.steps import compile_steps, student_loss, teacher_loss
 from benchmarks import category
 from benchmarks.common import cache_programs, compile_clock, peak_mb, serve
 from benchmarks.exchange import save_weights
@@ -63,7 +63,7 @@ def serve_steps(network: str, job: Job, folder: Path) -> None:
     _, states = create(network, job, mesh, **options)
     save_weights(folder, {network: take_state(states, 0, mesh).variables})
     loss = {"teacher": teacher_loss, "student": student_loss}[network]("all")
-    run = mapped_steps(loss, mesh)
+    run = compile_steps(loss, mesh)
     rows = np.tile(np.arange(job.batch, dtype=np.int32), (1, job.steps, 1))
     counts = np.array([job.steps], np.int32)
 

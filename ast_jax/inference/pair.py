@@ -20,7 +20,7 @@ from ast_jax.models import create_student, create_teacher
 from ast_jax.models.layers import PREPARED
 from ast_jax.models.ops import convolution
 from ast_jax.models.teacher import Teacher
-from ast_jax.parallel import data_mesh, fetch, place, replicated, split_batch
+from ast_jax.parallel import data_mesh, place, replicated, split_batch, to_host
 from ast_jax.run import Run
 
 # network ("student" or "teacher") → {"map": [n,h,w], "max": [n], "mean": [n]}
@@ -114,7 +114,7 @@ def score(
     with memory_errors("scoring", batch_size, mesh.size):
         # The devices get the next batch, and no more, before the host waits for this.
         pairwise = itertools.pairwise(itertools.chain(outputs, [None]))
-        results = [fetch(output) for output, _ in pairwise]
+        results = [to_host(output) for output, _ in pairwise]
     return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(inputs)], *results)
 
 

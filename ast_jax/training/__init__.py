@@ -1,1 +1,1 @@
-"""Training: mapped steps, the loop, checkpoints and devices."""
+"""Training: the pairs of a run, compiled steps, the loop, checkpoints."""

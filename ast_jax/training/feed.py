@@ -1,4 +1,4 @@
-"""Training samples, their order, and how they get to the devices."""
+"""Training examples, their order, and how they get to the devices."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ from ast_jax.features.inputs import Inputs
 from ast_jax.features.memory_map import release
 from ast_jax.parallel import DATA_AXIS, TASK_AXIS, place, split_tasks
 
-# Above this, a device's samples are sent to it in chunks instead of all at once.
+# Above this, a device's examples are sent to it in chunks instead of all at once.
 RESIDENT_BYTES = 1 << 30
 _CHUNK_BYTES = 64 << 20
-_BLOCK = 64  # samples read at once
+_BLOCK = 64  # examples read at once
 
 
 @dataclasses.dataclass(frozen=True)
-class Samples:
-    """Training samples on the host: inputs, and for the student the teacher's z."""
+class Examples:
+    """Training examples on the host: inputs, and for the student the teacher's z."""
 
     inputs: Inputs
     target: Float[np.ndarray, "n h w c"] | None = None
@@ -40,15 +40,15 @@ class Samples:
 
     @property
     def image_bytes(self) -> int:
-        """Size of one sample on a device."""
+        """Size of one example on a device."""
         target = 0 if self.target is None else self.target[0].nbytes
         return self.inputs.nbytes // len(self) + target
 
 
 class Chunk(NamedTuple):
-    """What one call of the mapped steps gets beside the states."""
+    """What one call of the compiled steps gets beside the states."""
 
-    samples: dict[str, jax.Array]  # [t, n, …]
+    examples: dict[str, jax.Array]  # [t, n, …]
     rows: jax.Array  # [t, s, b]
     counts: jax.Array  # [t]
 
@@ -66,23 +66,23 @@ def epoch_order(
 
 
 class Feed:
-    """Hands samples to the devices: all once where they fit, else chunk by chunk.
+    """Hands examples to the devices: all once where they fit, else chunk by chunk.
 
     All chunks of a feed have one shape, so that nothing is compiled twice.
     """
 
     def __init__(
-        self, samples: Sequence[Samples], shape: tuple[int, int, int], mesh: Mesh
+        self, examples: Sequence[Examples], shape: tuple[int, int, int], mesh: Mesh
     ):
         """Makes a feed for `shape` = (places for tasks, images a task, batch)."""
-        self._samples, self._mesh = samples, mesh
+        self._examples, self._mesh = examples, mesh
         self._slots, images, self._batch = shape
         self._steps = images // self._batch
         self._resident = None
-        size = max(of.image_bytes for of in samples)
+        size = max(each.image_bytes for each in examples)
         size *= self._slots // mesh.shape[TASK_AXIS]
         if images * size <= RESIDENT_BYTES:
-            everything = [np.arange(len(of)) for of in samples]
+            everything = [np.arange(len(each)) for each in examples]
             self._resident = self._stacked(everything, images)
         else:
             fitting = max(1, _CHUNK_BYTES // (self._batch * size))
@@ -99,22 +99,22 @@ class Feed:
         counts[: len(orders)] = [len(order) for order in orders]
         rows = np.zeros((self._slots, self._steps, self._batch), np.int32)
         if self._resident is not None:
-            samples = self._resident
+            examples = self._resident
             for slot, order in enumerate(orders):
                 rows[slot, : len(order)] = order
         else:
-            samples = self._stacked([order.ravel() for order in orders], rows[0].size)
+            examples = self._stacked([order.ravel() for order in orders], rows[0].size)
             rows[:] = np.arange(rows[0].size).reshape(rows[0].shape)
         divided = PartitionSpec(TASK_AXIS, None, DATA_AXIS)
         return Chunk(
-            samples,
+            examples,
             place(rows, NamedSharding(self._mesh, divided)),
             place(counts, split_tasks(self._mesh)),
         )
 
     def _stacked(self, rows: Sequence[np.ndarray], n: int) -> dict[str, jax.Array]:
-        """These samples of each task, [t, n, …], filled up with zeros."""
-        kinds = self._samples[0].take(np.arange(0))
+        """These examples of each task, [t, n, …], filled up with zeros."""
+        kinds = self._examples[0].take(np.arange(0))
         stacked = {
             name: np.zeros((self._slots, n, *array.shape[1:]), array.dtype)
             for name, array in kinds.items()
@@ -122,7 +122,7 @@ class Feed:
         for slot in self._slots_here(len(rows)):
             for first in range(0, len(rows[slot]), _BLOCK):
                 block = rows[slot][first : first + _BLOCK]
-                for name, array in self._samples[slot].take(block).items():
+                for name, array in self._examples[slot].take(block).items():
                     stacked[name][slot, first : first + len(block)] = array
         return place(stacked, split_tasks(self._mesh))
 

@@ -17,10 +17,10 @@ from jaxtyping import Float, Int
 
 from ast_jax.device_memory import memory_errors
 from ast_jax.errors import UserError
-from ast_jax.parallel import DATA_AXIS, agreed, fetch, is_main, replicated
+from ast_jax.parallel import DATA_AXIS, agreed, is_main, replicated, to_host
 from ast_jax.training.checkpoints import CheckpointStore
 from ast_jax.training.faults import stop, stop_asked
-from ast_jax.training.feed import Chunk, Feed, Samples, epoch_order
+from ast_jax.training.feed import Chunk, Examples, Feed, epoch_order
 from ast_jax.training.overview import log_compiled, traced
 from ast_jax.training.progress import Progress
 from ast_jax.training.state import (
@@ -29,7 +29,7 @@ from ast_jax.training.state import (
     stack_states,
     take_state,
 )
-from ast_jax.training.steps import Loss, mapped_steps
+from ast_jax.training.steps import Loss, compile_steps
 
 # So long may one call take: whatever asks a training to stop waits for its end.
 _CALL_SECONDS = 8.0
@@ -43,7 +43,7 @@ class Stage:
     Attributes:
       name: "teacher" or "student".
       loss: what is minimised.
-      epochs: passes over the samples.
+      epochs: passes over the examples.
       batch_size: images a step and task.
       images: the most that a task has; the program is compiled for so many.
       checkpoint_epochs: a checkpoint every so many epochs.
@@ -66,7 +66,7 @@ class Task:
     """One category and seed.
 
     Attributes:
-      seed: of the parameters and of the order of the samples.
+      seed: of the parameters and of the order of the examples.
       directory: where checkpoints and metrics.jsonl go.
     """
 
@@ -87,7 +87,7 @@ def train_stage(
     stage: Stage,
     tasks: Sequence[Task],
     states: TrainState,
-    samples: Sequence[Samples],
+    examples: Sequence[Examples],
     mesh: Mesh,
 ) -> TrainState:
     """Trains all tasks to the stage's last epoch and returns their states.
@@ -101,7 +101,7 @@ def train_stage(
       tasks: what is trained side by side.
       states: stacked along the mesh's task axis; those beyond the tasks stay as they
         are.
-      samples: each task's.
+      examples: each task's.
       mesh: of `parallel.task_mesh`.
 
     Raises:
@@ -109,52 +109,52 @@ def train_stage(
         good checkpoint is kept.
       SystemExit: the process was asked to stop, and has saved.
     """
-    with contextlib.ExitStack() as opened:
+    with contextlib.ExitStack() as stack:
         trainings = [
-            opened.enter_context(_Training(stage, task, len(of)))
-            for task, of in zip(tasks, samples, strict=True)
+            stack.enter_context(_Training(stage, task, len(each)))
+            for task, each in zip(tasks, examples, strict=True)
         ]
         states = _restored(states, trainings, mesh)
         if all(training.finished for training in trainings):
             return states
         name, share = f"training the {stage.name}", mesh.shape[DATA_AXIS]
         with memory_errors(name, stage.batch_size, share):
-            return _trained(stage, trainings, states, samples, mesh)
+            return _trained(stage, trainings, states, examples, mesh)
 
 
 def _trained(
     stage: Stage,
     trainings: Sequence["_Training"],
     states: TrainState,
-    samples: Sequence[Samples],
+    examples: Sequence[Examples],
     mesh: Mesh,
 ) -> TrainState:
     """The states after the last epoch."""
     shape = (len(states.step), stage.images, stage.batch_size)
-    feed = Feed(samples, shape, mesh)
+    feed = Feed(examples, shape, mesh)
     chunk = feed.put([training.next_rows(1) for training in trainings])
     run_steps = _compiled(stage, states, chunk, mesh)
     for training in trainings:
         training.start()
     limit = _TRACED_STEPS if stage.profile else 1
-    made = 0
+    total = 0
     with stop_asked() as asked:
         # Each call's steps are chosen while the one before is still computing.
         while steps := max(training.called for training in trainings):
             start = time.perf_counter()
-            with traced(stage.profile if made == 1 else None):
+            with traced(stage.profile if total == 1 else None):
                 states, losses = run_steps(states, *chunk)
                 # Read and sent while the devices compute.
                 rows = [training.next_rows(limit) for training in trainings]
                 chunk = feed.put(rows)
-                losses = fetch(losses)
+                losses = to_host(losses)
             seconds = time.perf_counter() - start
-            made += steps
+            total += steps
             due = [
                 training.advance(losses[slot])
                 for slot, training in enumerate(trainings)
             ]
-            ending = asked(range(made - steps, made))
+            ending = asked(range(total - steps, total))
             for slot, training in enumerate(trainings):
                 if due[slot] or ending:
                     training.save(take_state(states, slot, mesh))
@@ -185,7 +185,7 @@ def _compiled(
     """The stage's program; tells what compiling took, apart from the steps."""
     logging.info("%s: compiling.", stage.name)
     start = time.perf_counter()
-    program = mapped_steps(stage.loss, mesh).lower(states, *chunk).compile()
+    program = compile_steps(stage.loss, mesh).lower(states, *chunk).compile()
     log_compiled(stage.name, program, time.perf_counter() - start)
     return program
 
@@ -268,13 +268,13 @@ class _Training:
         Raises:
           UserError: one is not finite.
         """
-        made = self._calls.popleft()
-        if not made:
+        steps = self._calls.popleft()
+        if not steps:
             return False
-        self._done += made
-        self._losses.extend(losses[:made].tolist())
-        if not np.isfinite(losses[:made]).all():
-            raise UserError(self._not_finite("loss is", self._done - made))
+        self._done += steps
+        self._losses.extend(losses[:steps].tolist())
+        if not np.isfinite(losses[:steps]).all():
+            raise UserError(self._not_finite("loss is", self._done - steps))
         self._progress.advance(self._done, self._losses[-1])
         epoch, rest = divmod(self._done, self._steps_an_epoch)
         if rest:

@@ -43,8 +43,12 @@ def _needs(program: jax.stages.Compiled) -> str:
     analysis = program.memory_analysis()
     if analysis is None:
         return ""
-    given, made = analysis.argument_size_in_bytes, analysis.output_size_in_bytes
-    size = given + made + analysis.temp_size_in_bytes - analysis.alias_size_in_bytes
+    size = (
+        analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        + analysis.temp_size_in_bytes
+        - analysis.alias_size_in_bytes
+    )
     text = f"; a call needs {size / 1e9:.3g} GB on each device"
     stats = jax.local_devices()[0].memory_stats()  # None on a CPU
     if stats and "bytes_limit" in stats:

@@ -18,7 +18,7 @@ from ast_jax.features.inputs import Inputs
 from ast_jax.models import create_student, create_teacher
 from ast_jax.parallel import DATA_AXIS, TASK_AXIS
 from ast_jax.run import Run
-from ast_jax.training.feed import Samples
+from ast_jax.training.feed import Examples
 from ast_jax.training.loop import Stage, Task, is_finished, train_stage
 from ast_jax.training.overview import parameter_table
 from ast_jax.training.state import create_states, state_template
@@ -216,13 +216,13 @@ def _train_side_by_side(
 
     module = create_teacher(config, **size)
     states = create_states(module, config, **size, seeds=seeds, network=0, mesh=mesh)
-    samples = [Samples(each) for each in inputs]
-    teachers = train_stage(stages[0], tasks, states, samples, mesh)
+    examples = [Examples(each) for each in inputs]
+    teachers = train_stage(stages[0], tasks, states, examples, mesh)
 
     directories = [task.directory for task in tasks]
     batch_size = stages[0].batch_size
     targets = teacher_targets(teachers, inputs, directories, batch_size, mesh)
-    samples = [Samples(*both) for both in zip(inputs, targets, strict=True)]
+    examples = [Examples(*both) for both in zip(inputs, targets, strict=True)]
     module = create_student(config, **size, axis_name=DATA_AXIS)
     states = create_states(module, config, **size, seeds=seeds, network=1, mesh=mesh)
-    train_stage(stages[1], tasks, states, samples, mesh)
+    train_stage(stages[1], tasks, states, examples, mesh)

@@ -19,7 +19,7 @@ from ast_jax.parallel import DATA_AXIS, TASK_AXIS
 from ast_jax.training.state import TrainState
 
 Batch = dict[str, Float[Array, "b ..."]]
-Samples = dict[str, Float[Array, "n ..."]]
+ExampleArrays = dict[str, Float[Array, "n ..."]]
 # (state, params, batch) → ((loss numerator, denominator), batch statistics)
 Loss = Callable[[TrainState, dict, Batch], tuple[tuple[jax.Array, jax.Array], dict]]
 
@@ -75,15 +75,15 @@ def train_step(
 
 
 @functools.cache
-def mapped_steps(loss: Loss, mesh: Mesh) -> Callable:
+def compile_steps(loss: Loss, mesh: Mesh) -> Callable:
     """Compiles many steps of several trainings into one call.
 
     The returned function takes, each with a leading axis of trainings t that divides by
     the mesh's task axis:
 
       states: stacked; donated.
-      samples: arrays [t, n, …], of a training that has fewer than n filled up.
-      rows: [t, s, b], which samples make each step's batch.
+      examples: arrays [t, n, …], of a training that has fewer than n filled up.
+      rows: [t, s, b], which examples make each step's batch.
       counts: [t], how many of the s steps to make. What a training has no steps for is
         waited out, not compiled anew: neither an epoch's end nor a finished training
         changes a shape.
@@ -94,20 +94,20 @@ def mapped_steps(loss: Loss, mesh: Mesh) -> Callable:
 
     def training(
         state: TrainState,
-        samples: Samples,
+        examples: ExampleArrays,
         rows: Int[Array, "s b"],
         count: Int[Array, ""],
     ):
         def step(n: Int[Array, ""], carry: tuple[TrainState, Float[Array, " s"]]):
             state, losses = carry
-            batch = jax.tree.map(lambda array: array[rows[n]], samples)
+            batch = jax.tree.map(lambda array: array[rows[n]], examples)
             state, value = train_step(loss, state, batch)
             return state, losses.at[n].set(value)
 
         return lax.fori_loop(0, count, step, (state, jnp.zeros(len(rows))))
 
     per_task = PartitionSpec(TASK_AXIS)
-    mapped = jax.shard_map(
+    spread = jax.shard_map(
         _for_each_task(training),
         mesh=mesh,
         in_specs=(
@@ -119,32 +119,32 @@ def mapped_steps(loss: Loss, mesh: Mesh) -> Callable:
         out_specs=per_task,
         check_vma=False,  # gradients are summed by hand, as under pmap
     )
-    return jax.jit(mapped, donate_argnums=0)
+    return jax.jit(spread, donate_argnums=0)
 
 
 @functools.cache
-def mapped_teachers(apply: Callable, mesh: Mesh) -> Callable:
+def compile_teachers(apply: Callable, mesh: Mesh) -> Callable:
     """Compiles (stacked parameters, x [t, b, h, w, c]) → z, for the frozen teachers."""
     per_task = PartitionSpec(TASK_AXIS)
     divided = PartitionSpec(TASK_AXIS, DATA_AXIS)
-    mapped = jax.shard_map(
+    spread = jax.shard_map(
         _for_each_task(lambda params, x: apply({"params": params}, x)[0]),
         mesh=mesh,
         in_specs=(per_task, divided),
         out_specs=divided,
         check_vma=False,
     )
-    return jax.jit(mapped)
+    return jax.jit(spread)
 
 
 def _for_each_task(function: Callable) -> Callable:
     """`function` over the leading axis of its arguments: the tasks of one device."""
 
-    def mapped(*arguments):
+    def over_tasks(*arguments):
         if len(jax.tree.leaves(arguments)[0]) > 1:
             return jax.vmap(function)(*arguments)
         # A lone task is not mapped: a mapped loop copies what it leaves unchanged.
         result = function(*jax.tree.map(lambda array: array[0], arguments))
         return jax.tree.map(lambda array: array[None], result)
 
-    return mapped
+    return over_tasks

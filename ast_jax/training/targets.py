@@ -10,9 +10,9 @@ from jaxtyping import Float
 from ast_jax.device_memory import memory_errors
 from ast_jax.features.inputs import Inputs
 from ast_jax.features.memory_map import release, scratch
-from ast_jax.parallel import DATA_AXIS, fetch, place, split_tasks_and_batch
+from ast_jax.parallel import DATA_AXIS, place, split_tasks_and_batch, to_host
 from ast_jax.training.state import TrainState
-from ast_jax.training.steps import mapped_teachers
+from ast_jax.training.steps import compile_teachers
 
 
 def teacher_targets(
@@ -36,20 +36,20 @@ def teacher_targets(
     """
     shape = (inputs[0].side, inputs[0].side, inputs[0].channels)
     targets = [
-        scratch(directory, (len(of), *shape))
-        for of, directory in zip(inputs, directories, strict=True)
+        scratch(directory, (len(each), *shape))
+        for each, directory in zip(inputs, directories, strict=True)
     ]
-    apply = mapped_teachers(teachers.apply_fn, mesh)
+    apply = compile_teachers(teachers.apply_fn, mesh)
     x = np.zeros((len(teachers.step), batch_size, *shape), np.float32)
     name = "computing the teacher's outputs"
     with memory_errors(name, batch_size, mesh.shape[DATA_AXIS]):
         for first in range(0, max(map(len, inputs)), batch_size):
-            for slot, of in enumerate(inputs):
+            for slot, each in enumerate(inputs):
                 rows = np.arange(first, first + batch_size)
-                x[slot] = of.take(np.minimum(rows, len(of) - 1))["x"]
-            z = fetch(apply(teachers.params, place(x, split_tasks_and_batch(mesh))))
-            for target, of_teacher in zip(targets, z, strict=False):
+                x[slot] = each.take(np.minimum(rows, len(each) - 1))["x"]
+            z = to_host(apply(teachers.params, place(x, split_tasks_and_batch(mesh))))
+            for target, output in zip(targets, z, strict=False):
                 rest = max(0, len(target) - first)
-                target[first : first + batch_size] = of_teacher[:rest]
+                target[first : first + batch_size] = output[:rest]
                 release(target)
     return targets

@@ -13,7 +13,7 @@ from ast_jax.models.student import Student
 from ast_jax.models.teacher import Teacher
 from ast_jax.parallel import DATA_AXIS, data_mesh
 from ast_jax.training.state import TrainState, adam
-from ast_jax.training.steps import mapped_steps, student_loss, teacher_loss
+from ast_jax.training.steps import compile_steps, student_loss, teacher_loss
 
 STEPS, BATCH = 8, 3
 LOSS_TOLERANCE = {"combi": 1e-4, "rgb": 1e-4, "depth": 5e-4}
@@ -88,7 +88,7 @@ def trained(case, module, variables, loss, **extra):
     stacked = jax.tree.map(
         lambda array: array[None], (state, samples, rows, np.int32(STEPS))
     )
-    state, losses = mapped_steps(loss, mesh)(*stacked)
+    state, losses = compile_steps(loss, mesh)(*stacked)
     return jax.tree.map(lambda array: array[0], (state, losses))
 
 

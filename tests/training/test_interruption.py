@@ -15,7 +15,7 @@ from ast_jax.models import create_teacher
 from ast_jax.parallel import task_mesh
 from ast_jax.training import loop
 from ast_jax.training.checkpoints import CheckpointStore
-from ast_jax.training.feed import Samples
+from ast_jax.training.feed import Examples
 from ast_jax.training.loop import Stage, Task, is_finished, train_stage
 from ast_jax.training.progress import read_rows
 from ast_jax.training.state import create_states
@@ -34,7 +34,7 @@ def train(directory):
     module = create_teacher(config, **size)
     states = create_states(module, config, **size, seeds=[0], network=0, mesh=mesh)
     task = Task(0, directory)
-    return train_stage(STAGE, [task], states, [Samples(inputs)], mesh)
+    return train_stage(STAGE, [task], states, [Examples(inputs)], mesh)
 
 
 def lines(directory) -> list[tuple]:

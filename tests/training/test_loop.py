@@ -13,7 +13,7 @@ from ast_jax.features.inputs import Inputs
 from ast_jax.models import create_teacher
 from ast_jax.parallel import data_mesh
 from ast_jax.training import feed, loop
-from ast_jax.training.feed import Samples, epoch_order
+from ast_jax.training.feed import Examples, epoch_order
 from ast_jax.training.loop import Stage, Task, train_stage
 from ast_jax.training.state import create_states
 from ast_jax.training.steps import teacher_loss
@@ -36,7 +36,7 @@ def train(directory, config, mesh, epochs: int, inputs: Inputs | None = None, ba
     states = create_states(module, config, **size, seeds=[0], network=0, mesh=mesh)
     stage = stage_of(config, epochs, len(inputs), batch)
     task = Task(0, directory)
-    states = train_stage(stage, [task], states, [Samples(inputs)], mesh)
+    states = train_stage(stage, [task], states, [Examples(inputs)], mesh)
     return jax.tree.map(lambda array: array[0], states)
 
 

@@ -10,7 +10,7 @@ from small_inputs import SIDE, make_inputs
 from ast_jax.models import create_student, create_teacher
 from ast_jax.parallel import DATA_AXIS, check_batch, data_mesh
 from ast_jax.training.state import adam, create_states
-from ast_jax.training.steps import mapped_steps, student_loss, teacher_loss
+from ast_jax.training.steps import compile_steps, student_loss, teacher_loss
 
 BATCH = 8
 
@@ -33,7 +33,7 @@ def losses_on(devices: int, network: str, mode: str, config, steps: int, average
     samples, rows, count = jax.tree.map(
         lambda array: array[None], (samples, rows, np.int32(steps))
     )
-    state, losses = mapped_steps(loss, mesh)(state, samples, rows, count)
+    state, losses = compile_steps(loss, mesh)(state, samples, rows, count)
     return np.asarray(losses[0]), jax.device_get(state.opt_state)
 
 

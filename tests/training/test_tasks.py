@@ -12,7 +12,7 @@ from ast_jax.errors import UserError
 from ast_jax.models import create_student, create_teacher
 from ast_jax.parallel import DATA_AXIS, TASK_AXIS, data_mesh, task_mesh
 from ast_jax.training import steps
-from ast_jax.training.feed import Samples
+from ast_jax.training.feed import Examples
 from ast_jax.training.loop import Stage, Task, train_stage
 from ast_jax.training.pairs import _batch_size
 from ast_jax.training.state import create_states, stack_states, take_state
@@ -23,19 +23,19 @@ BATCH = 4
 IMAGES = (21, 9, 14)  # steps an epoch: 5, 2, 3
 
 
-def samples_of(mode: str, with_target: bool) -> list[Samples]:
-    samples = []
+def examples_of(mode: str, with_target: bool) -> list[Examples]:
+    examples = []
     for n in IMAGES:
         inputs = make_inputs(mode, n=n)
         x = inputs.take(np.arange(n))["x"]
-        samples.append(Samples(inputs, np.tanh(x) if with_target else None))
-    return samples
+        examples.append(Examples(inputs, np.tanh(x) if with_target else None))
+    return examples
 
 
 def trained(directory, network, mode, config, mesh, chosen, *, slots, epochs=1):
     """The final parameters of the chosen tasks, trained side by side."""
-    samples = [samples_of(mode, network == "student")[task] for task in chosen]
-    size = {"side": SIDE, "channels": samples[0].inputs.channels}
+    examples = [examples_of(mode, network == "student")[task] for task in chosen]
+    size = {"side": SIDE, "channels": examples[0].inputs.channels}
     if network == "teacher":
         module, loss = create_teacher(config, **size), teacher_loss("all")
     else:
@@ -45,7 +45,7 @@ def trained(directory, network, mode, config, mesh, chosen, *, slots, epochs=1):
     seeds = [*chosen, *[0] * (slots - len(chosen))]
     states = create_states(module, config, **size, seeds=seeds, network=0, mesh=mesh)
     stage = Stage(network, loss, epochs, BATCH, max(IMAGES), 10)
-    states = train_stage(stage, tasks, states, samples, mesh)
+    states = train_stage(stage, tasks, states, examples, mesh)
     return [take_state(states, slot, mesh).params for slot in range(len(chosen))]
 
 
@@ -82,11 +82,11 @@ def test_finished_tasks_and_ends_of_epochs_compile_nothing_anew(
     traces = []
     step = steps.train_step
     monkeypatch.setattr(steps, "train_step", lambda *of: traces.append(of) or step(*of))
-    steps.mapped_steps.cache_clear()
+    steps.compile_steps.cache_clear()
     mesh = task_mesh(2, BATCH, jax.devices()[:2])
     trained(tmp_path, "teacher", "rgb", config, mesh, (0, 1), slots=2, epochs=3)
     trained(tmp_path, "teacher", "rgb", config, mesh, (2,), slots=2, epochs=3)
-    steps.mapped_steps.cache_clear()
+    steps.compile_steps.cache_clear()
     assert len(traces) == 1
 
 
