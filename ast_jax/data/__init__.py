@@ -85,7 +85,9 @@ def load(
         UserError: the data are missing, broken or not what the mode needs.
     """
     if mode not in tuple(Mode):
-        raise UserError(f"unknown mode {mode!r}: {near_match(mode, Mode)}")
+        raise UserError(
+            f"unknown mode {mode!r}: {near_match(mode, [known.value for known in Mode])}"
+        )
     mode = Mode(mode)
     builder = builder_class(dataset.name).from_config(
         dataset,

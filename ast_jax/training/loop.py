@@ -31,7 +31,7 @@ from ast_jax.training.state import (
 )
 from ast_jax.training.steps import Loss, compile_steps
 
-# So long may one call take: whatever asks a training to stop waits for its end.
+# The longest that one call may run; SIGTERM is acted on only between calls.
 _CALL_SECONDS = 8.0
 _TRACED_STEPS = 5
 
@@ -129,7 +129,15 @@ def _trained(
     examples: Sequence[Examples],
     mesh: Mesh,
 ) -> TrainState:
-    """The states after the last epoch."""
+    """The states after the last epoch.
+
+    The host chooses and sends the rows of a call while the devices compute the call
+    before, and reads that one's losses afterwards:
+
+        devices   | call 1      | call 2      | call 3
+        host      |  send 2     |  send 3     |  send 4
+                        read 1 ─┘     read 2 ─┘
+    """
     shape = (len(states.step), stage.images, stage.batch_size)
     feed = Feed(examples, shape, mesh)
     chunk = feed.put([training.next_rows(1) for training in trainings])
@@ -139,12 +147,10 @@ def _trained(
     limit = _TRACED_STEPS if stage.profile else 1
     total = 0
     with stop_asked() as asked:
-        # Each call's steps are chosen while the one before is still computing.
         while steps := max(training.called for training in trainings):
             start = time.perf_counter()
             with traced(stage.profile if total == 1 else None):
                 states, losses = run_steps(states, *chunk)
-                # Read and sent while the devices compute.
                 rows = [training.next_rows(limit) for training in trainings]
                 chunk = feed.put(rows)
                 losses = to_host(losses)
