@@ -118,7 +118,7 @@ def variants(config: ConfigDict) -> dict[str, ConfigDict]:
                 "and be there once."
             )
         validate(variant)
-        found[name] = variant.unlock()
+        found[name] = variant
     if not found:
         raise UserError("variants: there must be at least one.")
     return found
