@@ -84,10 +84,9 @@ def load(
     Raises:
         UserError: the data are missing, broken or not what the mode needs.
     """
-    if mode not in tuple(Mode):
-        raise UserError(
-            f"unknown mode {mode!r}: {near_match(mode, [known.value for known in Mode])}"
-        )
+    modes = [known.value for known in Mode]
+    if mode not in modes:
+        raise UserError(f"unknown mode {mode!r}: {near_match(mode, modes)}")
     mode = Mode(mode)
     builder = builder_class(dataset.name).from_config(
         dataset,
