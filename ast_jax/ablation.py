@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from ast_jax import scoring
 from ast_jax.config import flatten, validate
 from ast_jax.errors import UserError
-from ast_jax.files import write_errors, write_json, write_text
+from ast_jax.files import expanded, write_errors, write_json, write_text
 from ast_jax.inference.pair import Pair, load_pair
 from ast_jax.pipeline import train_and_evaluate
 from ast_jax.report.provenance import facts, settings
@@ -69,7 +69,7 @@ def ablate(config: ConfigDict, workdir: str | Path) -> list[Row]:
     """
     if jax.process_count() > 1:
         raise UserError("variants are trained by a single process; omit --multihost.")
-    directory = Path(workdir).absolute()
+    directory = expanded(workdir).absolute()
     runs: dict[str, Run] = {}
     rows: list[Row] = []
     configs = variants(config)

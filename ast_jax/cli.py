@@ -1,5 +1,6 @@
 """What the commands share: flags, logging, and one line for a user's mistake."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from logging import WARNING, LogRecord
@@ -8,7 +9,12 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
+import ast_jax
 from ast_jax.errors import UserError
+from ast_jax.files import expanded
+
+_OURS = os.path.dirname(os.path.abspath(ast_jax.__file__)) + os.sep
+_INTERRUPTED = 130
 
 
 def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
@@ -31,7 +37,7 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
         except UserError as error:
             fail(str(error))
         except KeyboardInterrupt:
-            fail("interrupted; run the same command to continue.", status=130)
+            fail("interrupted; run the same command to continue.", _INTERRUPTED)
 
     app.run(guarded, flags_parser=_parse_flags)
 
@@ -45,15 +51,40 @@ def _define(define_flags: Callable[[], None], help_text: str | None) -> None:
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
 
+def define_path(name: str, help_text: str) -> None:
+    """Defines a flag that is a path, in which `~` is the home folder."""
+    flags.DEFINE(_PathParser(), name, None, help_text)
+
+
+class _PathParser(flags.ArgumentParser):
+    def parse(self, argument: str | Path) -> Path:
+        """Returns the path."""
+        return expanded(argument)
+
+    def flag_type(self) -> str:
+        """Returns the word that `--helpxml` shows."""
+        return "path"
+
+
 def keep_compiled() -> None:
-    """Keeps compiled programs on disk for the next start, unless a place is chosen."""
+    """Keeps compiled programs on disk for the next start.
+
+    What the user chose, in JAX's own variables, stays.
+    """
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
-        folder = Path("~/.cache/ast_jax/compiled").expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-    # By default what compiles in under a second is left out: most of a start.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    choices = {
+        # By default what compiles in under a second is left out: most of a start.
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+    }
+    try:
+        folder = expanded("~/.cache/ast_jax/compiled")
+        choices["jax_compilation_cache_dir"] = str(folder)
+    except UserError as error:
+        logging.warning("Compiled programs are not kept: %s", error)
+    for name, value in choices.items():
+        if name.upper() not in os.environ:
+            jax.config.update(name, value)
 
 
 def _is_ours(record: LogRecord) -> bool:
@@ -61,9 +92,10 @@ def _is_ours(record: LogRecord) -> bool:
 
     Except for Orbax, which logs as a traceback whatever it raises.
     """
-    if "orbax" in record.pathname:
-        return False
-    return record.levelno >= WARNING or "ast_jax" in record.pathname
+    if os.path.abspath(record.pathname).startswith(_OURS):
+        return True
+    from_orbax = f"{os.sep}orbax{os.sep}checkpoint{os.sep}" in record.pathname
+    return record.levelno >= WARNING and not from_orbax
 
 
 def fail(message: str, status: int = 1) -> None:

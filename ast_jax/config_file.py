@@ -9,6 +9,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from ast_jax.errors import UserError
+from ast_jax.files import expanded
 
 # An installed package has them inside, a checkout has them beside it.
 _INSTALLED = Path(__file__).with_name("configs")
@@ -79,7 +80,7 @@ def _find(name: str) -> Path:
     known = shipped()
     if name in known:
         return known[name]
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_file():
         return path
     raise UserError(

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import os
 import re
 import unicodedata
 import uuid
@@ -23,6 +24,27 @@ _NAME_BYTES = 255  # the longest name that common file systems take
 _PATH_BYTES = 1024  # room for a folder before and a suffix behind is left
 _NUMBER_BYTES = 12  # room for "-2" and the like behind a name
 _REMEMBERED = 100_000  # names; beyond these every name gets a number
+
+
+def expanded(path: str | PurePath) -> Path:
+    """The path with the home folder in place of `~`.
+
+    A shell leaves a `~` behind `=` as it is. A file may be called `~x`, where there is
+    no user x.
+
+    Raises:
+      UserError: `~` stands for no folder, as in containers.
+    """
+    path = Path(path)
+    home = os.path.expanduser("~")
+    if path.parts[:1] != ("~",):
+        return Path(os.path.expanduser(path))
+    if home == "~":
+        raise UserError(
+            f"{path}: this user has no home folder; write the whole path, or set the "
+            "variable HOME."
+        )
+    return Path(home, *path.parts[1:])
 
 
 @contextlib.contextmanager

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+from absl import logging
 from ml_collections import ConfigDict
 
 from ast_jax.config import default, flatten
 from ast_jax.errors import UserError
-from ast_jax.files import write_errors, write_json
+from ast_jax.files import expanded, write_errors, write_json
 from ast_jax.parallel import is_main
 
 FORMAT = 1
@@ -49,7 +50,7 @@ class Run:
           UserError: the folder holds a run with another configuration, or cannot be
             written.
         """
-        directory = Path(directory).absolute()
+        directory = expanded(directory).absolute()
         if (directory / "config.json").exists():
             run = cls.open(directory)
             differences = _differences(run.config, config)
@@ -71,7 +72,7 @@ class Run:
         Raises:
           UserError: there is none, or it was written by a newer version.
         """
-        directory = Path(directory).absolute()
+        directory = expanded(directory).absolute()
         path = directory / "config.json"
         try:
             tree = json.loads(path.read_text())
@@ -166,26 +167,32 @@ class Run:
 
 
 @contextlib.contextmanager
-def locked(directory: str | Path) -> Iterator[None]:
-    """Holds a folder, made if need be, against a second run.
+def locked(
+    directory: str | Path,
+    occupied: str = "another process is training or evaluating in this folder",
+) -> Iterator[None]:
+    """Holds a folder, made if need be, against a second process.
+
+    Args:
+      directory: the folder.
+      occupied: what an error says of the process that holds it.
 
     Raises:
-      UserError: another run works in it, or it cannot be written.
+      UserError: another process holds it, or it cannot be written.
     """
     if not is_main():
         yield
         return
-    directory = Path(directory)
+    directory = expanded(directory)
     lock = filelock.FileLock(directory / ".lock")
     with write_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout as error:
-            raise UserError(
-                f"{directory}: another process is training or evaluating in this "
-                "folder."
-            ) from error
+            raise UserError(f"{directory}: {occupied}.") from error
+        except NotImplementedError:  # filelock's word for a file system without locks
+            logging.warning("%s: cannot be locked; start no second process.", directory)
     try:
         yield
     finally:

@@ -10,12 +10,12 @@ ORDER = (
     *(
         "errors",
         "mode",
+        "files",
         "cli",
         "config",
         "config_file",
         "parallel",
         "precision",
-        "files",
         "device_memory",
     ),
     *("run", "data", "backbones", "features", "scoring", "models", "training"),

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from PIL import Image
 from ast_jax import Detector
 from ast_jax.errors import UserError
 from ast_jax.inference.predict_files import predict_files, predict_stream
+from ast_jax.run import locked
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -105,14 +108,59 @@ def test_every_scored_image_has_a_heat_map_and_the_raw_map(predicted, detector):
             assert score_map.shape == layouts.SIZE
             above = score_map > detector.calibration.pixel_threshold
             assert above.sum() == sum(region["area"] for region in row["regions"])
-    files = [path for path in output.rglob("*") if path.is_file()]
-    assert len(files) == 2 * 5 + 1  # and nothing temporary
+    files = {path.name for path in output.rglob("*") if path.is_file()}
+    assert len(files - {".lock"}) == 2 * 5 + 1  # and nothing temporary
 
 
 def test_a_second_call_replaces_the_rows(detector, parts, tmp_path):
     for kind in ("good", "hole"):
         predict_files(detector, parts / kind, None, tmp_path)
     assert len(read_rows(tmp_path)) == 3
+
+
+def test_its_own_output_is_never_scored(detector, parts, tmp_path):
+    folder = tmp_path / "parts"
+    shutil.copytree(parts / "good", folder)
+    for output in (folder / "out", folder):  # twice each: what is there stays unscored
+        for _ in range(2):
+            assert predict_files(detector, folder, None, output).scored == 3
+    with pytest.raises(UserError, match=r"--input=.*heat_maps.*another --output"):
+        predict_files(detector, folder / "out" / "heat_maps", None, folder / "out")
+
+
+def test_a_second_prediction_into_the_same_output_is_refused(detector, parts, tmp_path):
+    started = predict_files(detector, parts / "good", None, tmp_path)
+    rows = (tmp_path / "predictions.jsonl").read_bytes()
+    with (
+        locked(tmp_path),
+        pytest.raises(UserError, match=re.escape(f"{tmp_path}: another prediction")),
+    ):
+        predict_files(detector, parts / "good", None, tmp_path)
+    assert (tmp_path / "predictions.jsonl").read_bytes() == rows
+    assert started.scored == 3
+
+
+def test_a_bad_line_is_a_row_and_the_rest_goes_on(detector, parts, tmp_path):
+    good = parts / "good" / "rgb" / "0.png"
+    long = tmp_path / f"{'x' * 248}.png"
+    (tmp_path / "xyz").mkdir()
+    shutil.copy(parts / "good" / "xyz" / "0.tiff", tmp_path / "xyz")
+    lines = ["a\0b", str(long), str(tmp_path), "~", str(good)]
+    pipe = Pipe(9)
+    summary = predict_stream(detector, lines, None, tmp_path / "out", pipe)
+    rows = read_rows(tmp_path / "out")
+    assert [row["path"] for row in rows] == lines
+    assert ["error" in row for row in rows] == [True] * 4 + [False]
+    assert (summary.failed, summary.scored) == (4, 1)
+
+
+def test_a_name_as_long_as_the_system_takes_it_is_scored(detector, parts, tmp_path):
+    folder = tmp_path / "long"
+    shutil.copytree(parts / "good", folder)
+    for kind, suffix in (("rgb", ".png"), ("xyz", ".tiff")):
+        path = folder / kind / f"0{suffix}"
+        path.rename(folder / kind / f"{'0' * 249}{suffix}")
+    assert predict_files(detector, folder, None, tmp_path / "out").scored == 2
 
 
 def test_without_a_threshold_its_fields_are_null(tmp_path_factory, tmp_path):

@@ -8,14 +8,13 @@ ast-evaluate --workdir=runs/quickstart [--save_maps] [--dataset_root=MOVED]
 from absl import flags
 
 from ast_jax import cli
+from ast_jax.commands.start import interruptible
 
 
 def define_flags() -> None:
     """Defines the command's flags."""
-    flags.DEFINE_string("workdir", None, "The run's folder.")
-    flags.DEFINE_string(
-        "dataset_root", None, "Where the data set lies now, if it was moved."
-    )
+    cli.define_path("workdir", "The run's folder.")
+    cli.define_path("dataset_root", "Where the data set lies now, if it was moved.")
     flags.DEFINE_bool(
         "save_maps",
         False,
@@ -29,11 +28,12 @@ def main() -> None:
     from ast_jax.pipeline import evaluate
     from ast_jax.run import Run
 
+    interruptible()
     values = flags.FLAGS
     run = Run.open(values.workdir)
     config = run.config.copy_and_resolve_references()
     if values.dataset_root is not None:
-        config.dataset.root = values.dataset_root
+        config.dataset.root = str(values.dataset_root)
     evaluate(run, config, save_maps=values.save_maps)
 
 

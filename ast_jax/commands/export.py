@@ -5,18 +5,17 @@ ast-export --workdir=DIR --category=NAME --output=FILE
 `python -m ast_jax.interop.export` is the same. docs/interop.md shows the file in use.
 """
 
-from pathlib import Path
-
 from absl import flags, logging
 
 from ast_jax import cli
+from ast_jax.commands.start import interruptible
 
 
 def define_flags() -> None:
     """Defines the command's flags."""
-    flags.DEFINE_string("workdir", None, "The run's folder.")
+    cli.define_path("workdir", "The run's folder.")
     flags.DEFINE_string("category", None, "Needed if the run has several.")
-    flags.DEFINE_string("output", None, "The file; ONNX if it ends in .onnx.")
+    cli.define_path("output", "The file; ONNX if it ends in .onnx.")
     flags.mark_flags_as_required(["workdir", "output"])
 
 
@@ -25,10 +24,11 @@ def main() -> None:
     from ast_jax.inference.detector import Detector
     from ast_jax.interop.export import export
 
+    interruptible()
     values = flags.FLAGS
     detector = Detector.load(values.workdir, values.category)
-    written = export(detector, Path(values.output))
-    size = Path(values.output).stat().st_size
+    written = export(detector, values.output)
+    size = values.output.stat().st_size
     logging.info(
         "%s: %s, %.1f MB; %s.json says how to use it.",
         *(values.output, written["kind"], size / 1e6, values.output),

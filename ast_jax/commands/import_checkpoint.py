@@ -8,19 +8,18 @@ ast-import --teacher=T.pth --student=S.pth --config=mvtec_3d_ad --workdir=DIR \\
 docs/interop.md say what the run can do.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from ast_jax import cli, config_file
+from ast_jax.commands.start import interruptible
 
 
 def define_flags() -> None:
     """Defines the command's flags."""
     config_file.define_flag()
-    flags.DEFINE_string("teacher", None, "The teacher's state dict, a .pth file.")
-    flags.DEFINE_string("student", None, "The student's.")
-    flags.DEFINE_string("workdir", None, "The run's folder, made if need be.")
+    cli.define_path("teacher", "The teacher's state dict, a .pth file.")
+    cli.define_path("student", "The student's.")
+    cli.define_path("workdir", "The run's folder, made if need be.")
     flags.DEFINE_string("category", None, "What the pair was trained on.")
     flags.mark_flags_as_required(
         ["config", "teacher", "student", "workdir", "category"]
@@ -31,8 +30,9 @@ def main() -> None:
     """Imports the pair that the flags name."""
     from ast_jax.interop.official_checkpoint import import_pair
 
+    interruptible()
     values = flags.FLAGS
-    files = {"teacher": Path(values.teacher), "student": Path(values.student)}
+    files = {"teacher": values.teacher, "student": values.student}
     import_pair(cli.plain(values.config), values.workdir, values.category, files)
 
 

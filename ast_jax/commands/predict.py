@@ -6,53 +6,51 @@ ast-predict --workdir=runs/x --category=bagel --input=FILE|FOLDER|- --output=DIR
 could not be (rows with "error"), 1 a mistake.
 """
 
-import os
 import sys
 from pathlib import Path
 
 from absl import flags
 
 from ast_jax import cli
+from ast_jax.commands.start import interruptible
 
 _SOME_FAILED, _INTERRUPTED, _PIPE_CLOSED = 3, 130, 141
 
 
 def define_flags() -> None:
     """Defines the command's flags."""
-    flags.DEFINE_string("workdir", None, "The run's folder.")
+    cli.define_path("workdir", "The run's folder.")
     flags.DEFINE_string("category", None, "Needed if the run has several.")
-    flags.DEFINE_string(
-        "input", None, "A file, a folder, or - to read paths from standard input."
+    cli.define_path(
+        "input", "A file, a folder, or - to read paths from standard input."
     )
-    flags.DEFINE_string(
-        "xyz", None, "The point cloud, or their folder; else xyz/ beside rgb/."
-    )
-    flags.DEFINE_string("output", None, "Folder for rows and heat maps.")
+    cli.define_path("xyz", "The point cloud, or their folder; else xyz/ beside rgb/.")
+    cli.define_path("output", "Folder for rows and heat maps.")
     flags.mark_flags_as_required(["workdir", "input", "output"])
 
 
 def main() -> None:
     """Scores what --input names."""
-    from ast_jax.inference import predict_files
+    from ast_jax.inference import path_list, predict_files
     from ast_jax.inference.detector import Detector
 
+    interruptible()
     values = flags.FLAGS
     detector = Detector.load(values.workdir, values.category)
-    xyz, output = values.xyz and Path(values.xyz), Path(values.output)
+    path, xyz, output = values.input, values.xyz, values.output
     try:
-        if values.input == "-":
+        if path == Path("-"):
             # Unbuffered: a row is with its reader at once, and never half of it.
             unbuffered = {"buffering": 0, "closefd": False}
             with (
                 open(0, "rb", **unbuffered) as paths,
                 open(1, "wb", **unbuffered) as rows,
             ):
-                lines = map(os.fsdecode, paths)
+                lines = path_list.path_lines(paths.read)
                 summary = predict_files.predict_stream(
                     detector, lines, xyz, output, rows
                 )
         else:
-            path = Path(values.input)
             summary = predict_files.predict_files(detector, path, xyz, output)
     except KeyboardInterrupt:
         cli.fail(f"interrupted; {output} holds what was scored.", _INTERRUPTED)

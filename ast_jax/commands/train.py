@@ -9,12 +9,13 @@ ast-train --config=quickstart --workdir=runs/quickstart
 from absl import flags
 
 from ast_jax import cli, config_file
+from ast_jax.commands.start import interruptible
 
 
 def define_flags() -> None:
     """Defines the command's flags."""
     config_file.define_flag()
-    flags.DEFINE_string("workdir", None, "The run's folder, made if need be.")
+    cli.define_path("workdir", "The run's folder, made if need be.")
     flags.DEFINE_bool("profile", False, "Writes a trace of some steps to DIR/profile.")
     flags.DEFINE_bool(
         "multihost", False, "Joins the other processes of the run before training."
@@ -31,6 +32,7 @@ def main() -> None:
     from ast_jax.ablation import ablate
     from ast_jax.pipeline import train_and_evaluate
 
+    interruptible()
     values = flags.FLAGS
     if values.multihost:
         parallel.connect(values.coordinator, values.process_count, values.process_index)

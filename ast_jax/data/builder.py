@@ -29,6 +29,7 @@ from ast_jax.data.layout import near_match, subfolders
 from ast_jax.data.part import Entry, Part, Parts
 from ast_jax.data.samples import SPLITS, Content, Listing, Reading, Sample, check, told
 from ast_jax.errors import UserError
+from ast_jax.files import expanded
 
 
 class _Info(tfds.core.DatasetInfo):
@@ -85,7 +86,7 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         Raises:
             UserError: the folder, category, point clouds or good parts are missing.
         """
-        self.root = Path(root).expanduser()
+        self.root = expanded(root)
         self.category = category
         self.depth = depth
         self.depth_options = depth_options
@@ -106,7 +107,7 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 f"expected {self.TREE}"
             )
         name = f"{re.sub(r'[^a-zA-Z0-9_.-]+', '_', category)}-{self._source_hash()}"
-        data_dir = os.path.expanduser(data_dir)
+        data_dir = os.fspath(expanded(data_dir))
         try:
             super().__init__(
                 config=tfds.core.BuilderConfig(name=name),
@@ -132,7 +133,7 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     @classmethod
     def categories(cls, root: str | os.PathLike) -> tuple[str, ...]:
         """The categories below `root`, sorted; a UserError where there are none."""
-        folder = Path(root).expanduser()
+        folder = expanded(root)
         advice = (
             f"get {cls.TITLE} from {cls.HOMEPAGE} and give the folder of {cls.TREE}"
         )

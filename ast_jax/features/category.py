@@ -1,7 +1,6 @@
 """A category that is open: its parts, by split, and what the networks see of them."""
 
 import dataclasses
-from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
@@ -12,6 +11,7 @@ from ast_jax.data.part import Parts
 from ast_jax.device_memory import memory_errors
 from ast_jax.features.extract import Features, extract
 from ast_jax.features.inputs import Inputs
+from ast_jax.files import expanded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Category:
                 mode=config.mode,
                 image_size=config.dataset.image_size,
                 backbone=self.backbone,
-                cache_dir=Path(config.dataset.data_dir).expanduser() / "features",
+                cache_dir=expanded(config.dataset.data_dir) / "features",
                 depth_options=DepthOptions.from_config(config),
                 batch_size=batch_size,
                 storage_dtype=config.dataset.feature_dtype,

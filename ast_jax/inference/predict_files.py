@@ -23,7 +23,10 @@ from ast_jax.inference.detector import Detector
 from ast_jax.inference.heat_map import overlay
 from ast_jax.inference.prediction import Prediction
 from ast_jax.inference.sources import Source, listed, streamed
+from ast_jax.run import locked
 
+_HEAT_MAPS, _MAPS = "heat_maps", "maps"
+_OCCUPIED = "another prediction writes into this --output; take another"
 _AT_ONCE = 4 * WORKERS  # parts whose files are being written
 Row = dict[str, Any]
 
@@ -48,10 +51,18 @@ def predict_files(
 ) -> Summary:
     """Scores a file, or a folder's files; writes OUTPUT/predictions.jsonl and maps.
 
+    What predictions write into `output` is not scored, wherever that lies.
+
     Raises:
       UserError: the input is not there, or the output cannot be written.
     """
-    sources = listed(path, xyz, detector.config.mode)
+    own = [output / name for name in (_HEAT_MAPS, _MAPS)]
+    if inside := [at for at in own if path.resolve().is_relative_to(at.resolve())]:
+        raise UserError(
+            f"--input={path}: lies in {inside[0]}, where this prediction writes; take "
+            "another --output"
+        )
+    sources = listed(path, xyz, detector.config.mode, leave_out=own)
     return _predict(detector, sources, output, streams=[], live=False)
 
 
@@ -84,7 +95,7 @@ def _predict(
 ) -> Summary:
     summary, path = Summary(), output / "predictions.jsonl"
     total = len(sources) if isinstance(sources, Sized) else None
-    with write_errors(path), _opened(path) as file:
+    with locked(output, _OCCUPIED), write_errors(path), _opened(path) as file:
         start = time.perf_counter()
         detector.warm_up(live=live)
         compiled = time.perf_counter()
@@ -118,10 +129,11 @@ def _rows(
     waiting: collections.deque[Source] = collections.deque()
     under_way: collections.deque[Future[Row]] = collections.deque()
 
-    def given() -> Iterator[tuple[Path | None, Path | None]]:
+    def given() -> Iterator[tuple[Path | None, Path | None] | UserError]:
         for source in sources:
             waiting.append(source)
-            yield source.image, source.xyz
+            problem = source.problem and UserError(source.problem)
+            yield problem or (source.image, source.xyz)
 
     def row_of(source: Source, result: Prediction | UserError) -> Row:
         if isinstance(result, UserError):
@@ -178,7 +190,7 @@ def _write_maps(
     detector: Detector, prediction: Prediction, output: Path, name: Path
 ) -> Row:
     """Writes the overlay and the raw map; returns where they are, below `output`."""
-    heat_map, score_map = Path("heat_maps", f"{name}.png"), Path("maps", f"{name}.tiff")
+    heat_map, score_map = Path(_HEAT_MAPS, f"{name}.png"), Path(_MAPS, f"{name}.tiff")
     picture = Image.fromarray(overlay(prediction, detector.colour_scale))
     # Level 1 is several times faster than the default for a tenth more bytes.
     with whole(output / heat_map) as file:

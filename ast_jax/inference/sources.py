@@ -6,7 +6,7 @@ Point clouds pair with images by stem: in a folder of their own, or in `xyz/` be
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from ast_jax.data.decode import DEPTH_SUFFIXES, IMAGE_SUFFIXES
@@ -26,29 +26,35 @@ class Source:
       name: a relative path without suffix, like no other part's, for files about it.
       image: its image; None where there is none.
       xyz: its point cloud, which may be missing; None where the user named none.
+      problem: why there can be no such file, or None.
     """
 
     path: str
     name: Path
     image: Path | None
     xyz: Path | None
+    problem: str | None = None
 
 
-def listed(path: Path, xyz: Path | None, mode: str) -> list[Source]:
+def listed(
+    path: Path, xyz: Path | None, mode: str, leave_out: Collection[Path] = ()
+) -> list[Source]:
     """The part of a file, or the parts in a folder and below it, sorted by path.
 
-    Of folders `rgb`, `xyz`, `gt` side by side only the one is entered that `mode` is
-    about, so that neither clouds nor ground truth are taken for images.
+    Links to folders are followed, as training does. Of folders `rgb`, `xyz`, `gt` side
+    by side only the one is entered that `mode` is about, so that neither clouds nor
+    ground truth are taken for images.
 
     Args:
       path: in mode `3d` without `xyz` of point clouds, else of images.
       xyz: the file's point cloud, or the folder of those of the folder's images, below
         which they lie as the images do; None to look for `xyz/` beside `rgb/`.
       mode: rgb, 3d or rgb3d.
+      leave_out: folders that are not entered.
 
     Raises:
-      UserError: a path does not exist, nothing is found, or nothing says where the
-        point clouds are.
+      UserError: a path does not exist, nothing is found, a folder cannot be read, or
+        nothing says where the point clouds are.
     """
     for given in (path, xyz):
         if given is not None and not given.exists():
@@ -58,7 +64,8 @@ def listed(path: Path, xyz: Path | None, mode: str) -> list[Source]:
     clouds = not Mode(mode).has_colour and xyz is None
     suffixes = DEPTH_SUFFIXES if clouds else IMAGE_SUFFIXES
     if path.is_dir():
-        files = sorted(_below(path, "xyz" if clouds else "rgb", suffixes))
+        left_out = frozenset(_identity(one) for one in leave_out if one.is_dir())
+        files = sorted(_below(path, "xyz" if clouds else "rgb", suffixes, left_out))
         names = [file.relative_to(path) for file in files]
     else:
         files, names = [path], [Path(path.name)]
@@ -88,7 +95,10 @@ def streamed(lines: Iterable[str], xyz: Path | None, mode: str) -> Iterator[Sour
     unique = UniqueNames(*WRITTEN)
     for line in lines:
         path = line.rstrip("\r\n")
-        if path:
+        if "\0" in path:
+            problem = "no path holds a NUL byte; write the list in UTF-8"
+            yield Source(path, unique("part"), None, None, problem)
+        elif path:
             file = Path(path)
             yield _source(path, file, unique(_stem(_relative(file))), xyz, mode)
 
@@ -105,15 +115,37 @@ def _stem(path: Path) -> Path:
     return path.with_suffix("") if path.name else path
 
 
-def _below(folder: Path, kind: str, suffixes: Iterable[str]) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if kind in folders:
-            folders[:] = [kind]
-        for name in names:
-            path = Path(root, name)
-            if path.suffix.lower() in suffixes and not name.startswith("."):
-                yield path
+def _below(
+    folder: Path,
+    kind: str,
+    suffixes: Collection[str],
+    left_out: frozenset[tuple[int, int]],
+) -> Iterator[Path]:
+    """The visible files with one of the suffixes, in a folder and below it.
+
+    Raises:
+      UserError: a folder cannot be read.
+    """
+    try:
+        here = _identity(folder)
+        names = [name for name in os.listdir(folder) if not name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
+    if here in left_out:
+        return
+    folders = [name for name in names if os.path.isdir(folder / name)]
+    for name in [kind] if kind in folders else folders:
+        # A link to a folder above this one leads nowhere new.
+        yield from _below(folder / name, kind, suffixes, left_out | {here})
+    for name in set(names).difference(folders):
+        if (folder / name).suffix.lower() in suffixes:
+            yield folder / name
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """The same for every path to one folder."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _source(path: str, file: Path, name: Path, xyz: Path | None, mode: str) -> Source:
@@ -121,7 +153,7 @@ def _source(path: str, file: Path, name: Path, xyz: Path | None, mode: str) -> S
         return Source(path, name, file, None)
     beside = file.parent.parent
     if xyz is not None:
-        cloud = xyz if xyz.is_file() else _by_stem(xyz, file.stem, DEPTH_SUFFIXES)
+        cloud = xyz if os.path.isfile(xyz) else _by_stem(xyz, file.stem, DEPTH_SUFFIXES)
         return Source(path, name, file, cloud)
     if file.parent.name == "rgb":
         cloud = _by_stem(beside / "xyz", file.stem, DEPTH_SUFFIXES)
@@ -130,7 +162,7 @@ def _source(path: str, file: Path, name: Path, xyz: Path | None, mode: str) -> S
         return Source(path, name, file, None)
     # In mode 3d an image is only looked at, where there is one.
     image = _by_stem(beside / "rgb", file.stem, IMAGE_SUFFIXES)
-    shown = file.parent.name == "xyz" and image.is_file()
+    shown = file.parent.name == "xyz" and os.path.isfile(image)
     return Source(path, name, image if shown else None, file)
 
 
@@ -140,4 +172,5 @@ def _by_stem(folder: Path, stem: str, suffixes: Iterable[str]) -> Path:
     names = [stem + s for s in sorted(suffixes, key=lambda s: (-len(s), s))]
     names += [stem + Path(name).suffix.upper() for name in names]
     found = (folder / name for name in names)
-    return next((path for path in found if path.is_file()), folder / names[0])
+    # os.path answers no where pathlib raises: for a name that is too long.
+    return next((path for path in found if os.path.isfile(path)), folder / names[0])

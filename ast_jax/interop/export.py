@@ -8,6 +8,13 @@ takes the extra `onnx`. FILE.json is the card: what goes in, what comes out, and
 means. docs/interop.md shows both in use.
 """
 
+if __name__ == "__main__":  # before the imports, during which Ctrl-C has to work too
+    import sys
+
+    from ast_jax.commands.start import export
+
+    sys.exit(export())
+
 import hashlib
 import importlib.metadata
 import json
@@ -48,7 +55,7 @@ def export(detector: Detector, output: Path) -> dict[str, Any]:
     output = Path(output).absolute()
     if output.is_dir():
         raise UserError(f"--output={output}: a folder; name a file in it.")
-    kind = "onnx" if output.suffix == ".onnx" else "stablehlo"
+    kind = "onnx" if output.suffix.lower() == ".onnx" else "stablehlo"
     files.check_writable(output)
     (batch,) = jax.export.symbolic_shape("batch")
     serialised = {"onnx": _onnx, "stablehlo": _stablehlo}[kind]
@@ -191,9 +198,3 @@ def _licences(detector: Detector) -> dict[str, str | None]:
         "backbone": None if own else f"{name}: {_BACKBONE_LICENCE}",
         "training_data": f"{data.TITLE}: {data.LICENSE}",
     }
-
-
-if __name__ == "__main__":
-    from ast_jax.commands.export import run
-
-    run()

@@ -11,6 +11,13 @@ scores are lower than a new part's: no fraction of those can stand in for a vali
 split, and without one there is no threshold.
 """
 
+if __name__ == "__main__":  # before the imports, during which Ctrl-C has to work too
+    import sys
+
+    from ast_jax.commands.start import import_checkpoint
+
+    sys.exit(import_checkpoint())
+
 import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -29,6 +36,7 @@ from ast_jax.config import STRIDE, validate
 from ast_jax.data import depth
 from ast_jax.errors import UserError
 from ast_jax.features.category import Category
+from ast_jax.files import expanded
 from ast_jax.inference.calibration import write_calibration
 from ast_jax.inference.category import calibrate_category
 from ast_jax.interop.official_state_dict import (
@@ -65,7 +73,7 @@ def import_pair(
         this category, or the data are damaged. The folder is then as it was.
     """
     _check(config)
-    directory = Path(workdir).absolute()
+    directory = expanded(workdir).absolute()
     if Path(category).name != category:
         raise UserError(f"--category={category}: not the name of a category.")
     if (directory / category).exists():
@@ -216,9 +224,3 @@ def _move(run: Run, directory: Path, category: str) -> None:
     directory.mkdir(exist_ok=True)
     (run.directory / category).replace(directory / category)
     (run.directory / "config.json").replace(directory / "config.json")
-
-
-if __name__ == "__main__":
-    from ast_jax.commands.import_checkpoint import run
-
-    run()

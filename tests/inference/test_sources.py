@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ast_jax import files
 from ast_jax.errors import UserError
 from ast_jax.inference.sources import listed, streamed
 
@@ -129,3 +130,47 @@ def test_a_stream_names_what_lies_below_the_working_directory_shortly(
 def test_a_streams_clouds_may_lie_in_one_folder(mvtec):
     (source,) = streamed(["/line/001.png"], mvtec / "good/xyz", "rgb3d")
     assert source.xyz == mvtec / "good/xyz/001.tiff"
+
+
+def test_linked_folders_are_entered_and_circles_end(tmp_path):
+    touch(tmp_path, "line/a/0.png", "elsewhere/day2/1.png")
+    (tmp_path / "line/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "line/a/above").symlink_to(tmp_path / "line")
+    (tmp_path / "line/dangling").symlink_to(tmp_path / "nowhere")
+    names = [str(source.name) for source in listed(tmp_path / "line", None, "rgb")]
+    assert names == ["a/0", "linked/day2/1"]
+
+
+def test_folders_that_are_left_out_are_known_by_any_path(tmp_path):
+    touch(tmp_path, "0.png", "out/maps/1.png", "out/2.png", "maps/3.png")
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    left_out = [tmp_path / "link" / "maps", tmp_path / "absent"]
+    found = listed(tmp_path, None, "rgb", left_out)
+    names = [str(source.name) for source in found]
+    assert names == ["0", "link/2", "maps/3", "out/2"]
+
+
+@pytest.mark.parametrize("mode", ["rgb", "3d", "rgb3d"])
+def test_no_line_of_a_stream_ends_it(tmp_path, mode):
+    lines = ["a\0b.png", "x" * 252 + ".png", "y" * 5000, "/" + "z/" * 3000, "ok.png"]
+    *_, last = found = list(streamed(lines, None, mode))
+    assert [source.path for source in found] == lines
+    assert "NUL" in found[0].problem
+    assert last.problem is None
+    assert all(len(part) <= 250 for s in found for part in s.name.parts)
+
+
+def test_a_stream_costs_the_same_for_every_line(monkeypatch):
+    """Counted, not timed: of a camera that overwrites one file, and one that does not.
+
+    The names looked at once grew with the lines before: 4,000 lines took 8,000,000.
+    """
+    looked_at, key = [], files._key
+    monkeypatch.setattr(files, "_key", lambda path: looked_at.append(1) or key(path))
+    monkeypatch.setattr(files, "_REMEMBERED", 100)
+    count = 2_000
+    for lines in (["current.png"] * count, [f"{n}.png" for n in range(count)]):
+        looked_at.clear()
+        names = {source.name for source in streamed(lines, None, "rgb")}
+        assert len(names) == count
+        assert len(looked_at) <= 5 * count

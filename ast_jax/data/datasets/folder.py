@@ -20,6 +20,7 @@ from ast_jax.data.manifest import find_manifest, list_manifest
 from ast_jax.data.part import GOOD
 from ast_jax.data.samples import Content, Listing, Sample
 from ast_jax.errors import UserError
+from ast_jax.files import expanded
 
 TREE = (
     "good/*.png to learn from, if you like validation/good/*.png, test/KIND/*.png and "
@@ -54,7 +55,7 @@ class Folder(PartsBuilder):
         """The folder's own name, the only category."""
         if not os.fspath(root):
             raise UserError(f"--config.dataset.root is empty: expected {cls.TREE}")
-        path = Path(root).expanduser().resolve()
+        path = expanded(root).resolve()
         if not path.exists():
             raise UserError(f"{root}: no such folder; expected {cls.TREE}")
         return ((path if path.is_dir() else path.parent).name,)

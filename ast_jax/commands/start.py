@@ -1,0 +1,52 @@
+"""Where the commands start: before anything is imported that takes time.
+
+Until a command has imported its libraries Ctrl-C ends it at once; see `cli`.
+"""
+
+import importlib
+import os
+import signal
+
+
+def train() -> None:
+    """Runs `ast-train`."""
+    _start("train")
+
+
+def evaluate() -> None:
+    """Runs `ast-evaluate`."""
+    _start("evaluate")
+
+
+def predict() -> None:
+    """Runs `ast-predict`."""
+    _start("predict")
+
+
+def export() -> None:
+    """Runs `ast-export`."""
+    _start("export")
+
+
+def import_checkpoint() -> None:
+    """Runs `ast-import`."""
+    _start("import_checkpoint")
+
+
+def _start(command: str) -> None:
+    # A job in a shell's background ignores Ctrl-C, and goes on to do so.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, end_at_once)
+    importlib.import_module(f"ast_jax.commands.{command}").run()
+
+
+def end_at_once(*_: object) -> None:
+    """Ends the process: an exception in an import could be lost, or be a traceback."""
+    os.write(2, b"error: interrupted; run the same command to continue.\n")
+    os._exit(130)
+
+
+def interruptible() -> None:
+    """From here on Ctrl-C is a KeyboardInterrupt."""
+    if signal.getsignal(signal.SIGINT) is end_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
