@@ -19,9 +19,9 @@ from ast_jax.device_memory import memory_errors
 from ast_jax.errors import UserError
 from ast_jax.parallel import DATA_AXIS, agreed, is_main, replicated, to_host
 from ast_jax.training.checkpoints import CheckpointStore
-from ast_jax.training.faults import stop, stop_asked
 from ast_jax.training.feed import Chunk, Examples, Feed, epoch_order
 from ast_jax.training.overview import log_compiled, traced
+from ast_jax.training.preemption import stop, stop_asked
 from ast_jax.training.progress import Progress
 from ast_jax.training.state import (
     TrainState,

@@ -113,7 +113,7 @@ def test_processes_that_are_one_run_stop_by_jaxs_preemption_service():
 import os, signal, threading, time
 import jax
 jax.distributed.initialize("localhost:{port}", 1, 0)
-from ast_jax.training.faults import stop, stop_asked
+from ast_jax.training.preemption import stop, stop_asked
 threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
 with stop_asked() as asked:
     for step in range(6000):
