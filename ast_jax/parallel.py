@@ -7,8 +7,8 @@ holds its devices' part. What has one copy, files, log lines and reports, is the
 process's.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -20,6 +20,7 @@ from ast_jax.errors import UserError
 
 TASK_AXIS = "task"
 DATA_AXIS = "data"
+Result = TypeVar("Result")
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -167,3 +168,24 @@ def agreed(value: int) -> int:
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int64(value)))
+
+
+def main_first(action: Callable[[], Result]) -> Result:
+    """Runs an action in the main process and then in the others; returns its result.
+
+    What the main process writes into a folder that all share, the others find there.
+
+    Raises:
+      UserError: the action's; in the other processes, that the main one failed.
+    """
+    if jax.process_count() == 1:
+        return action()
+    result = failure = None
+    if is_main():
+        try:
+            result = action()
+        except UserError as error:
+            failure = error
+    if agreed(failure is not None):
+        raise failure or UserError("The main process has stopped; its line says why.")
+    return result if is_main() else action()

@@ -20,7 +20,7 @@ from ast_jax.features.category import Category
 from ast_jax.files import write_json
 from ast_jax.inference.category import calibrate_category, score_test_images
 from ast_jax.mode import Mode
-from ast_jax.parallel import DATA_AXIS, barrier, is_main, task_mesh
+from ast_jax.parallel import DATA_AXIS, barrier, is_main, main_first, task_mesh
 from ast_jax.precision import multiplied_at
 from ast_jax.report.report import write_report
 from ast_jax.run import Run, locked
@@ -129,7 +129,8 @@ def open_categories(config: ConfigDict, run: Run | None = None) -> list[Category
         parts = data.load(config.dataset, name, bit_depth=bit_depth, **options)
         return Category(name, parts, backbone, config)
 
-    return [opened(name) for name in names]
+    # What one process prepares in a shared folder, the others find there.
+    return main_first(lambda: [opened(name) for name in names])
 
 
 def _begun(workdir: str | Path) -> Run | None:

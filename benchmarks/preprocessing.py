@@ -18,7 +18,7 @@ from absl import app, flags
 
 from ast_jax.data import depth
 
-_QUICK = flags.DEFINE_bool("quick", False, "Fewer repetitions.")
+QUICK = flags.DEFINE_bool("quick", False, "Fewer repetitions.")
 SIDE = 24
 
 
@@ -91,7 +91,7 @@ def main(_: list[str]) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     ours, loop = [], []
-    for _ in range(3 if _QUICK.value else 10):
+    for _ in range(3 if QUICK.value else 10):
         loop.append(seconds(preprocess_by_loop, z))
         ours.extend(seconds(depth.preprocess_depth, z) for _ in range(10))
     ours_s, torch_s = float(np.median(ours)), float(np.median(loop))
@@ -103,7 +103,7 @@ def main(_: list[str]) -> None:
         "ratio": torch_s / ours_s,
         "roof_share": None,  # hardly a matrix product in it
         "peak_mb": peak / 1e6,
-        "quick": _QUICK.value,
+        "quick": QUICK.value,
     }
     print(json.dumps(figures))
 

@@ -119,7 +119,11 @@ class Parts(Sequence):
 
     def have(self, kind: str) -> bool:
         """Whether every part has this kind of content: "image", "z" or "masks"."""
-        return all(kind in entry.digests for entry in self._entries)
+        return None not in self.digests(kind)
+
+    def digests(self, kind: str) -> tuple[str | None, ...]:
+        """SHA-256 of this kind of each part's content; None where a part has none."""
+        return tuple(entry.digests.get(kind) for entry in self._entries)
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -1,20 +1,20 @@
-"""Arrays on disk that are computed once, never trusted unchecked, and resumed.
+"""One array a part on disk: found by its content, and never trusted unchecked.
 
-An entry is a folder with `array.npy` and `blocks.txt`: one line naming what the array
-was computed from, then one a block of rows, `<last row + 1> <BLAKE2b of its bytes>`. It
-grows under another name, block by block, and is renamed when complete.
+The folder of a kind of features holds a file for every part: what NumPy reads as
+`.npy`, and behind it the SHA-256 of its names and content. A file grows under
+another name, so that it is there and right, or is not there. A picture that is added
+costs one file; splits, categories and runs share them.
 """
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import io
 import json
 import math
-import os
 import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,51 +24,46 @@ from filelock import FileLock, Timeout
 from jaxtyping import Shaped
 
 from ast_jax.errors import UserError
+from ast_jax.features.prefetch import WORKERS
+from ast_jax.files import UNFINISHED, whole, write_errors
 
-FORMAT_VERSION = 1  # to be raised when the same sources come to give other arrays
-WORKERS = min(8, os.cpu_count() or 1)  # threads that read, hash or decode
-_ARRAY, _BLOCKS = "array.npy", "blocks.txt"
-# Computes consecutive blocks of rows from the given row on.
-ComputeFrom = Callable[[int], Iterator[Shaped[np.ndarray, "rows ..."]]]
+FORMAT_VERSION = 2  # to be raised when the same sources come to give other arrays
+REMEDY = (
+    "see to the disk's room and permissions, or choose another folder with"
+    " dataset.data_dir"
+)
+_SECONDS_UNFINISHED = 24 * 3600.0  # after these nobody writes such a file any more
+_FEW = 4  # files that are read faster without threads
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
-    """What a cached array is, and all that its content depends on.
+class Kind:
+    """What one part's array is, and all that it depends on beside the part.
 
     Attributes:
-      kind: a word for people, the start of the folder's name.
-      shape: of the array; the first axis is the rows that are computed block by block.
+      name: a word for people, the start of the folder's name.
+      content: the part's content that it is computed from: "image" or "z".
+      shape: of one part's array.
       dtype: NumPy's name of the element type.
-      sources: fingerprints and settings; a change of any is another entry.
+      sources: fingerprints and settings; a change of any is another folder.
     """
 
-    kind: str
+    name: str
+    content: str
     shape: tuple[int, ...]
     dtype: str
-    sources: dict[str, str | int]
-
-    def share(self, rows: range) -> "Entry":
-        """Some of the rows, as an entry of their own."""
-        sources = {**self.sources, "rows": f"{rows.start}:{rows.stop}"}
-        shape = (len(rows), *self.shape[1:])
-        return dataclasses.replace(self, shape=shape, sources=sources)
+    sources: dict[str, str | int | float]
 
     @property
-    def description(self) -> str:
-        """All of the above and the format's version in one line of JSON."""
+    def folder(self) -> str:
+        """The folder's name: the kind's, and a digest of all of the above."""
         fields = {"format": FORMAT_VERSION, **dataclasses.asdict(self)}
-        return json.dumps(fields, sort_keys=True)
-
-    @property
-    def name(self) -> str:
-        """The folder's name: the kind and a digest of the description."""
-        digest = hashlib.sha256(self.description.encode()).hexdigest()
-        return f"{self.kind}-{digest[:32]}"
+        description = json.dumps(fields, sort_keys=True)
+        return f"{self.name}-{hashlib.sha256(description.encode()).hexdigest()[:32]}"
 
     @property
     def header(self) -> bytes:
-        """The bytes of `array.npy` before the first row."""
+        """The bytes of a file before the array's own."""
         fields = {
             "descr": np.lib.format.dtype_to_descr(np.dtype(self.dtype)),
             "fortran_order": False,
@@ -79,251 +74,192 @@ class Entry:
         return buffer.getvalue()
 
     @property
-    def row_bytes(self) -> int:
-        """Size of one row."""
-        return math.prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
+    def nbytes(self) -> int:
+        """Size of one part's array."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
-    def offset(self, row: int) -> int:
-        """Where a row starts in `array.npy`, in bytes."""
-        return len(self.header) + row * self.row_bytes
+
+class Store:
+    """The arrays of one kind; a part is named by the digest of its content."""
+
+    def __init__(self, directory: Path, kind: Kind):
+        """Names the kind's folder below `directory`; nothing is read or made yet."""
+        self.kind, self.folder = kind, directory / kind.folder
+        self._header = kind.header
+
+    def path(self, part: str) -> Path:
+        """Where a part's array lies."""
+        return self.folder / f"{part}.npy"
+
+    def write(self, part: str, array: Shaped[np.ndarray, "..."]) -> None:
+        """Writes a part's array whole.
+
+        Raises:
+          UserError: the folder cannot be written to, or its disk is too small.
+        """
+        kind = self.kind
+        if array.shape != kind.shape or array.dtype != np.dtype(kind.dtype):
+            raise ValueError(
+                f"{kind.name} features are {kind.dtype} {kind.shape}. Got"
+                f" {array.dtype} {array.shape}."
+            )
+        path = self.path(part)
+        content = self._header + np.ascontiguousarray(array).tobytes()
+        with whole(path, REMEDY) as file:
+            file.write(content)
+            file.write(_digest(path, content))
+
+    def read(self, part: str) -> Shaped[np.ndarray, "..."] | None:
+        """A part's array, read-only; None if it is missing or not what was written."""
+        kind, path, start = self.kind, self.path(part), len(self._header)
+        try:
+            content = path.read_bytes()
+        except OSError:  # unreadable sectors, too
+            return None
+        end = start + kind.nbytes
+        checked = memoryview(content)[:end]
+        if content[end:] != _digest(path, checked):
+            return None
+        if checked[:start] != self._header:
+            return None
+        return np.frombuffer(checked[start:], kind.dtype).reshape(kind.shape)
+
+    def missing(self, parts: Sequence[str]) -> list[int]:
+        """The places in `parts` whose array is missing or damaged, each part's once.
+
+        Every byte of the others is read and checked. Damage is told.
+        """
+        try:
+            there = {path.name for path in self.folder.iterdir()}
+        except OSError:
+            there = set()
+        first = {part: place for place, part in reversed([*enumerate(parts)])}
+        found = [part for part in first if self.path(part).name in there]
+        with ThreadPoolExecutor(WORKERS) as pool:
+            intact = pool.map(lambda part: self.read(part) is not None, found)
+            damaged = [
+                part for part, fine in zip(found, intact, strict=True) if not fine
+            ]
+        for part in damaged:
+            logging.warning("%s: damaged; computed again", self.path(part))
+        lacking = first.keys() - (set(found) - set(damaged))
+        return sorted(first[part] for part in lacking)
+
+    def require_room(self, parts: int) -> None:
+        """Better now than after hours: are there so many bytes free?
+
+        Raises:
+          UserError: there are not.
+        """
+        directory, needed = self.folder, parts * self.kind.nbytes
+        with write_errors(directory, REMEDY):
+            directory.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(directory).free
+        if needed > free:
+            raise UserError(
+                f"{directory}: {self.kind.name} features need {needed / 1e9:.2f} GB and"
+                f" {free / 1e9:.2f} GB are free; {REMEDY}"
+            )
+
+    @contextlib.contextmanager
+    def locked(self, parts: Sequence[str]) -> Iterator[None]:
+        """Holds a lock on computing these parts; says so if it has to wait.
+
+        Raises:
+          UserError: the folder cannot be written to.
+        """
+        name = hashlib.sha256("".join(parts).encode()).hexdigest()[:32]
+        lock = FileLock(self.folder / f".{name}.lock")
+        with write_errors(self.folder, REMEDY):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                logging.info(
+                    "%s: waiting for the process that computes it", self.folder
+                )
+                lock.acquire()
+        try:
+            self._remove_unfinished()
+            yield
+        finally:
+            lock.release()
+
+    def _remove_unfinished(self) -> None:
+        """Removes the files that killed processes left."""
+        oldest = time.time() - _SECONDS_UNFINISHED
+        for path in self.folder.glob(f".*{UNFINISHED}"):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+
+
+def _digest(path: Path, content: bytes | memoryview) -> bytes:
+    """Of the kind's and the part's name too: files that changed places are noticed."""
+    digest = hashlib.sha256(f"{path.parent.name}/{path.name}".encode())
+    digest.update(content)
+    return digest.digest()
 
 
 @dataclasses.dataclass(frozen=True)
-class _Block:
-    """Rows start … stop − 1 and the digest of their bytes."""
+class StoredRows:
+    """Arrays of n parts in a store, read when rows are asked for, as from an array.
 
-    start: int
-    stop: int
-    digest: str
-
-
-def fetch(
-    directory: Path, entry: Entry, compute_from: ComputeFrom
-) -> Shaped[np.ndarray, "..."]:
-    """The entry's array, memory-mapped and read-only; computed if it is not there yet.
-
-    Every byte is checked against its digest first. From the first damaged or missing
-    block on the rows are computed again, with a warning if there was damage. Several
-    processes may ask for the same entry: one computes, the others wait.
-
-    Args:
-      directory: where entries lie; made if need be.
-      entry: what to open or compute. It has at least one row.
-      compute_from: yields the rows from the given one on, in blocks of any size;
-        nothing if the given one is past the last.
-
-    Raises:
-      UserError: `directory` cannot be written to, or its disk is too small. What was
-        begun is deleted then. After any other end, a kill included, the next call goes
-        on from the last complete block.
+    Attributes:
+      store: where they lie.
+      parts: the digest of each part's content.
+      channels: a choice from the last axis, or one channel without the axis.
     """
-    folder = directory / entry.name
-    array = _opened(folder, entry)  # needs no lock and so no right to write
-    if array is None:
-        with _locked(directory, entry):
-            array = _opened(folder, entry)
+
+    store: Store
+    parts: tuple[str, ...]
+    channels: slice | int = dataclasses.field(default_factory=lambda: slice(None))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all rows."""
+        *sizes, channels = self.store.kind.shape
+        chosen = np.empty(channels, bool)[self.channels].shape
+        return (len(self.parts), *sizes, *chosen)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """As stored."""
+        return np.dtype(self.store.kind.dtype)
+
+    def __len__(self) -> int:
+        """Returns n."""
+        return len(self.parts)
+
+    def __getitem__(self, rows: slice | np.ndarray | list) -> Shaped[np.ndarray, "..."]:
+        """A copy of the rows that a slice or an array of indices names.
+
+        Raises:
+          UserError: a file was damaged or removed since it was checked.
+        """
+        places = np.arange(len(self))[rows]
+        taken = np.empty((places.size, *self.shape[1:]), self.dtype)
+
+        def fill(at: int) -> None:
+            part = self.parts[places[at]]
+            array = self.store.read(part)
             if array is None:
-                _compute(folder, entry, compute_from)
-                array = _opened(folder, entry)
-    if array is None:
-        raise UserError(
-            f"{folder}: what was just written reads back differently; check this disk,"
-            " or choose another folder with dataset.data_dir"
-        )
-    return array
+                raise UserError(
+                    f"{self.store.path(part)}: damaged or removed since the start; run"
+                    " the same command again"
+                )
+            taken[at] = array[..., self.channels]
 
+        if places.size <= _FEW:
+            for at in range(places.size):
+                fill(at)
+        else:
+            with ThreadPoolExecutor(WORKERS) as pool:
+                for _ in pool.map(fill, range(places.size)):
+                    pass
+        return taken
 
-def holds(directory: Path, entry: Entry) -> bool:
-    """Whether the entry is there, complete and unharmed."""
-    return _opened(directory / entry.name, entry) is not None
-
-
-def discard(directory: Path, entry: Entry) -> None:
-    """Removes the entry if it is there."""
-    shutil.rmtree(directory / entry.name, ignore_errors=True)
-    (directory / f"{entry.name}.lock").unlink(missing_ok=True)
-
-
-def _opened(folder: Path, entry: Entry) -> np.memmap | None:
-    """The array if it is complete and unharmed."""
-    path, rows = folder / _ARRAY, entry.shape[0]
-    blocks = _intact_blocks(folder, entry)
-    if not blocks or blocks[-1].stop != rows:
-        return None
-    try:
-        if path.stat().st_size != entry.offset(rows):
-            return None
-        return np.memmap(path, np.dtype(entry.dtype), "r", entry.offset(0), entry.shape)
-    except FileNotFoundError:  # another process found it damaged
-        return None
-
-
-def _intact_blocks(folder: Path, entry: Entry) -> list[_Block]:
-    """The leading blocks of rows that equal their digests."""
-    try:
-        content = (folder / _BLOCKS).read_bytes()
-        # What follows the last line's end was cut short.
-        description, *lines, _ = content.split(b"\n")
-        descriptor = os.open(folder / _ARRAY, os.O_RDONLY)
-    except (OSError, ValueError):
-        return []
-    blocks = _parsed(lines, entry.shape[0])
-    try:
-        header = os.pread(descriptor, len(entry.header), 0)
-        if description != entry.description.encode() or header != entry.header:
-            return []
-        with ThreadPoolExecutor(WORKERS) as pool:
-            check = functools.partial(_is_intact, descriptor, entry)
-            verdicts = [*pool.map(check, blocks), False]
-    except OSError:  # unreadable sectors
-        return []
-    finally:
-        os.close(descriptor)
-    return blocks[: verdicts.index(False)]
-
-
-def _is_intact(descriptor: int, entry: Entry, block: _Block) -> bool:
-    # Read rather than mapped, so that checking does not fill the memory.
-    size = (block.stop - block.start) * entry.row_bytes
-    content = os.pread(descriptor, size, entry.offset(block.start))
-    return _digest(content) == block.digest
-
-
-def _parsed(lines: list[bytes], rows: int) -> list[_Block]:
-    """The blocks that the lines name, up to the first line that makes no sense."""
-    blocks = []
-    start = 0
-    for line in lines:
-        try:
-            stop, digest = line.decode("ascii").split(" ")
-            block = _Block(start, int(stop), digest)
-        except ValueError:
-            break
-        if not start < block.stop <= rows:
-            break
-        blocks.append(block)
-        start = block.stop
-    return blocks
-
-
-def _compute(folder: Path, entry: Entry, compute_from: ComputeFrom) -> None:
-    """Completes the entry under another name, then gives it its own."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    try:
-        with _write_errors(folder.parent):
-            if folder.exists():
-                logging.warning("%s: damaged or incomplete; computed again", folder)
-                # Not patched: another process may still map the intact file.
-                shutil.rmtree(folder)
-            partial.mkdir(exist_ok=True)
-        _grow(partial, entry, compute_from)
-        with _write_errors(folder.parent):
-            os.replace(partial, folder)
-    except UserError:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def _grow(partial: Path, entry: Entry, compute_from: ComputeFrom) -> None:
-    """Appends the rows that `partial` still lacks, a block at a time."""
-    blocks = _intact_blocks(partial, entry)
-    done = blocks[-1].stop if blocks else 0
-    _require_room(partial.parent, entry, entry.shape[0] - done)
-    if done:
-        logging.info("%s: goes on at %d of %d", partial, done, entry.shape[0])
-    with _write_errors(partial.parent):
-        _cut_back(partial, entry, blocks)
-    with (
-        # Unbuffered, so that a block's line never precedes its rows; and not mapped,
-        # so that a full disk is an error and not a signal.
-        open(partial / _ARRAY, "ab", buffering=0) as array,
-        open(partial / _BLOCKS, "ab", buffering=0) as journal,
-    ):
-        for rows in compute_from(done):
-            with _write_errors(partial.parent):
-                done = _append(array, journal, entry, done, rows)
-    if done != entry.shape[0]:
-        raise ValueError(f"Computed {done} rows for an entry of {entry.shape[0]}.")
-
-
-def _require_room(directory: Path, entry: Entry, rows: int) -> None:
-    """Better now than after hours: are there so many bytes free?"""
-    needed = rows * entry.row_bytes
-    free = shutil.disk_usage(directory).free
-    if needed > free:
-        raise UserError(
-            f"{directory}: {entry.kind} features need {needed / 1e9:.2f} GB and"
-            f" {free / 1e9:.2f} GB are free; free some, or choose another folder with"
-            " dataset.data_dir"
-        )
-
-
-def _cut_back(partial: Path, entry: Entry, blocks: list[_Block]) -> None:
-    """Leaves exactly these blocks in the files, to be appended to."""
-    if blocks:
-        os.truncate(partial / _ARRAY, entry.offset(blocks[-1].stop))
-    else:
-        (partial / _ARRAY).write_bytes(entry.header)
-    lines = [entry.description, *(f"{block.stop} {block.digest}" for block in blocks)]
-    (partial / _BLOCKS).write_text("\n".join(lines) + "\n")
-
-
-def _append(
-    array: io.FileIO,
-    journal: io.FileIO,
-    entry: Entry,
-    start: int,
-    rows: Shaped[np.ndarray, "rows ..."],
-) -> int:
-    """Writes a block of rows, then its line; returns the row after it."""
-    if rows.shape[1:] != entry.shape[1:] or rows.dtype != np.dtype(entry.dtype):
-        raise ValueError(
-            f"An entry of {entry.dtype} {entry.shape} cannot hold rows of"
-            f" {rows.dtype} {rows.shape}."
-        )
-    content = np.ascontiguousarray(rows).tobytes()
-    block = _Block(start, start + len(rows), _digest(content))
-    _write_all(array, content)
-    _write_all(journal, f"{block.stop} {block.digest}\n".encode())
-    return block.stop
-
-
-def _write_all(file: io.FileIO, content: bytes) -> None:
-    """An unbuffered write may be short: the rest follows, or the error shows."""
-    view = memoryview(content)
-    while view:
-        view = view[file.write(view) :]
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-@contextlib.contextmanager
-def _locked(directory: Path, entry: Entry) -> Iterator[None]:
-    """Holds the entry's lock; says so if it has to wait for another process."""
-    lock = FileLock(directory / f"{entry.name}.lock")
-    with _write_errors(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            logging.info("%s: waiting for the process that computes it", lock.lock_file)
-            lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextlib.contextmanager
-def _write_errors(directory: Path) -> Iterator[None]:
-    """Turns a refused write into the user's error."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{directory}: features cannot be written there ({error.strerror}); see to"
-            " its room and its permissions, or choose another folder with"
-            " dataset.data_dir"
-        ) from error
+    def __array__(self, dtype=None, copy=None) -> Shaped[np.ndarray, "..."]:
+        """All rows."""
+        del copy
+        return self[:] if dtype is None else self[:].astype(dtype)

@@ -1,24 +1,22 @@
 """Features of inspected parts, extracted once and kept on disk.
 
-Decoding, resizing and the depth preprocessing run in threads beside the device. Image
-features and depth are cached apart, so that the modes share them.
+Decoding, resizing and the depth preprocessing run in threads beside the device. Each
+kind of features is kept apart, so that the modes share them.
 """
 
-import collections
 import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 import jax
 import numpy as np
 from absl import logging
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Shaped, UInt8
+from jaxtyping import Array, Float, Shaped
 from tqdm import tqdm
 
 from ast_jax.backbones import Backbone
@@ -27,23 +25,26 @@ from ast_jax.data.decode import DEFAULT_DEPTH, FULL_DEPTH, resize_image
 from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.part import Part, Parts
 from ast_jax.errors import UserError
-from ast_jax.features import cache
-from ast_jax.parallel import agreed, barrier, is_main
+from ast_jax.features.cache import Kind, Store, StoredRows
+from ast_jax.features.prefetch import WORKERS, batches
+from ast_jax.mode import Mode
+from ast_jax.parallel import barrier
 
-MODES = ("rgb", "3d", "rgb3d")
 STORAGE_DTYPES = ("float32", "float16")
 STRIDE = 32  # image pixels a position of the map, where no backbone says so
-_BATCHES_AHEAD = 2  # prepared while the device is busy
 _DEPTH_CHANNELS = depth.UNSHUFFLE**2
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+_LACKS = {
+    "image": "has no image; take mode=3d or another data set",
+    "z": "has no point cloud; take mode=rgb or another data set",
+}
+Rows = np.ndarray | StoredRows
 # One batch in, one batch out; what comes out may still be under way on a device.
 Network = Callable[[Shaped[np.ndarray, "b ..."]], Shaped[Array | np.ndarray, "b ..."]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """Memory-mapped features of n parts, None where the mode has none.
+    """Features of n parts, read row by row; None where the mode has none.
 
     Attributes:
       rgb: the backbone's feature map.
@@ -51,9 +52,26 @@ class Features:
       foreground: the weight of each position, in 0..1.
     """
 
-    rgb: Float[np.ndarray, "n h w c"] | None
-    depth: Float[np.ndarray, "n h w 64"] | None
-    foreground: Float[np.ndarray, "n h w"] | None
+    rgb: Float[Rows, "n h w c"] | None
+    depth: Float[Rows, "n h w 64"] | None
+    foreground: Float[Rows, "n h w"] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How one kind of features is made.
+
+    Attributes:
+      kind: what it is, and all that it depends on beside the part.
+      prepare: makes the network's input of one part; called in threads.
+      network: makes the features of a batch of these.
+      batch_size: the one size that the network sees.
+    """
+
+    kind: Kind
+    prepare: Callable[[Part], np.ndarray]
+    network: Network
+    batch_size: int
 
 
 def extract(
@@ -85,37 +103,27 @@ def extract(
       UserError: an image size that does not fit the stride, a part that lacks what the
         mode needs, features that are not finite, a cache that cannot be written.
     """
+    mode = Mode(mode)
     _check(mode, storage_dtype, backbone)
     side = _map_side(image_size, backbone.stride if backbone else STRIDE)
-    store = functools.partial(_cached, parts, Path(cache_dir))
     rgb = channels = weight = None
-    if "rgb" in mode:
+    if mode.has_colour:
         devices = devices or jax.local_devices()[:1]
-        rgb = store(
-            _image_entry(parts, backbone, image_size, storage_dtype),
-            functools.partial(_network_input, size=image_size),
-            _on_devices(backbone, devices),
-            -(-batch_size // len(devices)) * len(devices),
-        )
-    if "3d" in mode:
-        both = store(
-            _depth_entry(parts, side, storage_dtype, depth_options),
-            functools.partial(
-                _depth_and_foreground, side=side, depth_options=depth_options
-            ),
-            lambda batch: batch,
-            batch_size,
-        )
-        channels, weight = both[..., :_DEPTH_CHANNELS], both[..., _DEPTH_CHANNELS]
+        how = (image_size, parts.bit_depth, storage_dtype, batch_size, devices)
+        recipe = _rgb(backbone, *how)
+        rgb = _stored(parts, Path(cache_dir), recipe)
+    if mode.has_depth:
+        recipe = _depth(side, storage_dtype, batch_size, depth_options)
+        both = _stored(parts, Path(cache_dir), recipe)
+        channels = dataclasses.replace(both, channels=slice(_DEPTH_CHANNELS))
+        weight = dataclasses.replace(both, channels=_DEPTH_CHANNELS)
     return Features(rgb, channels, weight)
 
 
-def _check(mode: str, storage_dtype: str, backbone: Backbone | None) -> None:
-    if mode not in MODES:
-        raise ValueError(f"mode is one of {MODES}. Got {mode!r}.")
+def _check(mode: Mode, storage_dtype: str, backbone: Backbone | None) -> None:
     if storage_dtype not in STORAGE_DTYPES:
         raise ValueError(f"storage_dtype: {STORAGE_DTYPES}. Got {storage_dtype!r}.")
-    if "rgb" in mode and backbone is None:
+    if mode.has_colour and backbone is None:
         raise ValueError(f"Mode {mode} needs a backbone.")
 
 
@@ -128,43 +136,45 @@ def _map_side(image_size: int, stride: int) -> int:
     return image_size // stride
 
 
-def _image_entry(
-    parts: Parts, backbone: Backbone, image_size: int, dtype: str
-) -> cache.Entry:
+def _rgb(
+    backbone: Backbone,
+    image_size: int,
+    bit_depth: int,
+    dtype: str,
+    batch_size: int,
+    devices: Sequence[jax.Device],
+) -> Recipe:
+    """The backbone's features of the resized image."""
     side = image_size // backbone.stride
-    sources = {
-        "parts": parts.fingerprint_of("image"),
-        "backbone": backbone.fingerprint,
-        "image_size": image_size,
-    }
-    if parts.bit_depth != FULL_DEPTH:
-        sources["bit_depth"] = parts.bit_depth
-    return cache.Entry(
-        "rgb", (len(parts), side, side, backbone.channels), dtype, sources
+    sources = {"backbone": backbone.fingerprint, "image_size": image_size}
+    if bit_depth != FULL_DEPTH:
+        sources["bit_depth"] = bit_depth
+    return Recipe(
+        Kind("rgb", "image", (side, side, backbone.channels), dtype, sources),
+        lambda part: resize_image(part.image, image_size),
+        _on_devices(backbone, devices),
+        -(-batch_size // len(devices)) * len(devices),
     )
 
 
-def _depth_entry(
-    parts: Parts, side: int, dtype: str, depth_options: DepthOptions
-) -> cache.Entry:
-    shape = (len(parts), side, side, _DEPTH_CHANNELS + 1)
-    sources = {"parts": parts.fingerprint_of("z")} | depth_options.processing
-    return cache.Entry("depth", shape, dtype, sources)
-
-
-def _network_input(part: Part, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
-    if part.image is None:
-        raise UserError(f"{part.id}: has no image; take mode=3d or another data set")
-    return resize_image(part.image, size)
+def _depth(
+    side: int, dtype: str, batch_size: int, depth_options: DepthOptions
+) -> Recipe:
+    """Depth channels, and behind them the foreground; no network is needed."""
+    shape = (side, side, _DEPTH_CHANNELS + 1)
+    return Recipe(
+        Kind("depth", "z", shape, dtype, depth_options.processing),
+        functools.partial(
+            _depth_and_foreground, side=side, depth_options=depth_options
+        ),
+        lambda batch: batch,
+        batch_size,
+    )
 
 
 def _depth_and_foreground(
     part: Part, side: int, depth_options: DepthOptions
 ) -> Float[np.ndarray, "{side} {side} 65"]:
-    if part.z is None:
-        raise UserError(
-            f"{part.id}: has no point cloud; take mode=rgb or another data set"
-        )
     channels, weight = depth.preprocess_depth(part.z, side, depth_options, name=part.id)
     return np.concatenate([channels, weight[..., None]], axis=-1)
 
@@ -182,131 +192,73 @@ def _on_devices(backbone: Backbone, devices: Sequence[jax.Device]) -> Network:
     return lambda images: apply(variables(), jax.device_put(images, divided))
 
 
-def _cached(
-    parts: Parts,
-    directory: Path,
-    entry: cache.Entry,
-    prepare: Callable[[Part], np.ndarray],
-    network: Network,
-    batch_size: int,
-) -> Float[np.ndarray, "n h w c"]:
-    """What `network` makes of batches of prepared parts, from the cache or into it."""
-    if not parts:
-        return np.empty(entry.shape, entry.dtype)
+def _stored(parts: Parts, directory: Path, recipe: Recipe) -> StoredRows:
+    """The parts' features of one kind, once all of them are in the cache.
 
-    def compute(rows: range, entry: cache.Entry) -> cache.ComputeFrom:
-        of_rows = parts.subset(rows)
-        return functools.partial(_blocks, of_rows, prepare, network, batch_size, entry)
-
-    whole = compute(range(len(parts)), entry)
-    if jax.process_count() > 1 and not agreed(
-        is_main() and cache.holds(directory, entry)
-    ):
-        _share_out(directory, entry, compute)
-    return cache.fetch(directory, entry, whole)
-
-
-def _share_out(
-    directory: Path,
-    entry: cache.Entry,
-    compute: Callable[[range, cache.Entry], cache.ComputeFrom],
-) -> None:
-    """Every process computes a share of the rows; the main one puts them together.
-
-    Shares that the main process does not find, because the folder is not one that all
-    see, it computes itself.
+    Of several processes each computes every n-th part, and finds the others' where they
+    share the folder; where they do not, it computes the rest as well.
     """
-    bounds = np.linspace(0, entry.shape[0], jax.process_count() + 1).astype(int)
-    shares = [range(*ends) for ends in itertools.pairwise(bounds.tolist())]
+    digests, content = parts.digests(recipe.kind.content), recipe.kind.content
+    if None in digests:
+        raise UserError(f"{parts.ids[digests.index(None)]}: {_LACKS[content]}")
+    store = Store(directory, recipe.kind)
+    missing = store.missing(digests)
+    if (count := jax.process_count()) > 1:
+        mine = [at for at in missing if at % count == jax.process_index()]
+        _compute(parts.subset(mine), store, recipe)
+        barrier(f"{recipe.kind.name} features")
+        left = store.missing([digests[at] for at in missing])
+        missing = [missing[at] for at in left]
+    _compute(parts.subset(missing), store, recipe)
+    return StoredRows(store, digests)
 
-    def fetch(rows: range) -> Float[np.ndarray, "rows h w c"]:
-        share = entry.share(rows)
-        return cache.fetch(directory, share, compute(rows, share))
 
-    def joined(start: int) -> Iterator[Float[np.ndarray, "rows h w c"]]:
-        for rows in shares:
-            if max(start, rows.start) < rows.stop:
-                yield fetch(rows)[max(0, start - rows.start) :]
-
-    if shares[jax.process_index()]:
-        fetch(shares[jax.process_index()])
-    barrier("shares of the features")
-    if is_main():
-        cache.fetch(directory, entry, joined)
-        for rows in filter(None, shares):
-            cache.discard(directory, entry.share(rows))
-    barrier("features")
+def _compute(parts: Parts, store: Store, recipe: Recipe) -> None:
+    """Writes the parts' features; what another process wrote meanwhile it leaves."""
+    if not parts:
+        return
+    digests = parts.digests(recipe.kind.content)
+    with store.locked(digests):
+        parts = parts.subset(store.missing(digests))
+        store.require_room(len(parts))
+        name, digests = recipe.kind.name, parts.digests(recipe.kind.content)
+        logging.info("Extracting %s features of %d images.", name, len(parts))
+        with (
+            tqdm(
+                desc=f"{name} features", total=len(parts), unit=" images", disable=None
+            ) as progress,
+            ThreadPoolExecutor(WORKERS) as writers,
+        ):
+            for rows, block in _blocks(parts, recipe):
+                list(writers.map(store.write, digests[rows], block))
+                progress.update(len(block))
 
 
 def _blocks(
-    parts: Parts,
-    prepare: Callable[[Part], np.ndarray],
-    network: Network,
-    batch_size: int,
-    entry: cache.Entry,
-    start: int,
-) -> Iterator[Float[np.ndarray, "b h w c"]]:
-    """The features from `start` on; the network sees one shape of batch only."""
-    indices = range(start, len(parts))
-    logging.info("Extracting %s features of %d images.", entry.kind, len(indices))
-    ahead = (1 + _BATCHES_AHEAD) * batch_size
-    with (
-        contextlib.closing(
-            _prefetched(lambda index: prepare(parts[index]), indices, ahead)
-        ) as inputs,
-        tqdm(
-            desc=f"{entry.kind} features",
-            initial=start,
-            total=len(parts),
-            unit=" images",
-            disable=None,
-        ) as progress,
-    ):
-        batches = (_padded(rows, batch_size) for rows in _batched(inputs, batch_size))
+    parts: Parts, recipe: Recipe
+) -> Iterator[tuple[slice, Float[np.ndarray, "b h w c"]]]:
+    """The features, and whose they are; the network sees one shape of batch only."""
+    size = recipe.batch_size
+    prepared = batches(
+        lambda index: recipe.prepare(parts[index]), range(len(parts)), size
+    )
+    with contextlib.closing(prepared):
+        inputs = (_padded(rows, size) for rows in prepared)
+        outputs = map(recipe.network, inputs)
         # The device gets the next batch before the host waits for this one.
-        outputs = itertools.pairwise(itertools.chain(map(network, batches), [None]))
-        ids = _batched(parts.ids[start:], batch_size)
-        for of_batch, (output, _) in zip(ids, outputs, strict=True):
-            block = jax.device_get(output)[: len(of_batch)]
-            yield _stored(block, of_batch, entry.dtype)
-            progress.update(len(block))
+        pairs = itertools.pairwise(itertools.chain(outputs, [None]))
+        for first, (output, _) in zip(range(0, len(parts), size), pairs, strict=True):
+            rows = slice(first, min(first + size, len(parts)))
+            block = jax.device_get(output)[: rows.stop - first]
+            yield rows, _finite(block, parts.ids[rows], recipe.kind.dtype)
 
 
-def _prefetched(
-    function: Callable[[Item], Result], items: Iterable[Item], ahead: int
-) -> Iterator[Result]:
-    """`map` in threads that never has more than `ahead` results in store."""
-    items = iter(items)
-    pool = ThreadPoolExecutor(cache.WORKERS)
-    try:
-        started = collections.deque(
-            pool.submit(function, item) for item in itertools.islice(items, ahead)
-        )
-        while started:
-            result = started.popleft().result()
-            started.extend(
-                pool.submit(function, item) for item in itertools.islice(items, 1)
-            )
-            yield result
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
-    """Tuples of `size` items, the last maybe shorter."""
-    items = iter(items)
-    while batch := tuple(itertools.islice(items, size)):
-        yield batch
-
-
-def _padded(
-    rows: tuple[np.ndarray, ...], size: int
-) -> Shaped[np.ndarray, "{size} ..."]:
+def _padded(rows: Sequence[np.ndarray], size: int) -> Shaped[np.ndarray, "{size} ..."]:
     """One array of `size` rows, zeros behind what there is."""
     return np.stack([*rows, *[np.zeros_like(rows[0])] * (size - len(rows))])
 
 
-def _stored(
+def _finite(
     block: Float[np.ndarray, "b h w c"], ids: Sequence[str], dtype: str
 ) -> Float[np.ndarray, "b h w c"]:
     """The features as they are kept, certainly finite."""

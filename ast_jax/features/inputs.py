@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Shaped
 
-from ast_jax.features.extract import Features
-from ast_jax.features.memory_map import release
+from ast_jax.features.extract import Features, Rows
 
 _BLOCK = 64  # images read at once where a pass over all is needed
 
@@ -27,7 +26,7 @@ class Inputs:
     """Network inputs of n parts, in the parts' order.
 
     Attributes:
-      features: the cached arrays.
+      features: arrays, or what is read from the cache row by row.
       rows: the parts' positions in them.
       binary_mask: whether the foreground is 0 or 1 (the paper), else a soft weight.
       normaliser: applied to the image features; None for none.
@@ -69,7 +68,7 @@ class Inputs:
         """Size of all of x and the foreground, as float32."""
         return 4 * len(self) * self.side**2 * (self.channels + 1)
 
-    def _arrays(self) -> list[np.ndarray]:
+    def _arrays(self) -> list[Rows]:
         both = (self.features.rgb, self.features.depth)
         return [array for array in both if array is not None]
 
@@ -109,12 +108,10 @@ class Inputs:
 
 
 def _rows(
-    array: Shaped[np.ndarray, "n ..."], at: Int[np.ndarray, " b"]
+    array: Shaped[Rows, "n ..."], at: Int[np.ndarray, " b"]
 ) -> Float32[np.ndarray, "b ..."]:
-    """A copy of some rows; what was mapped to read them takes no memory afterwards."""
-    rows = np.asarray(array[at], np.float32)
-    release(array)
-    return rows
+    """A copy of some rows."""
+    return np.asarray(array[at], np.float32)
 
 
 def network_input(

@@ -32,8 +32,9 @@ from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.part import Part, Sequences, pairs_of
 from ast_jax.device_memory import memory_errors
 from ast_jax.errors import UserError
+from ast_jax.features import prefetch
 from ast_jax.features.inputs import network_input
-from ast_jax.inference import read_part, stream
+from ast_jax.inference import read_part
 from ast_jax.inference.calibration import Calibration, read_calibration
 from ast_jax.inference.colours import ColourScale
 from ast_jax.inference.ensemble import Ensemble, decision
@@ -291,7 +292,7 @@ class Detector:
     def _stream(
         self, parts: Iterable[Any], count: int, *, live: bool
     ) -> Iterator[Prediction | UserError]:
-        batches = stream.batches(self._attempt, parts, count, live=live)
+        batches = prefetch.batches(self._attempt, parts, count, live=live)
         started = (
             (batch, self._start(batch, 1 if live and len(batch) == 1 else count))
             for batch in batches

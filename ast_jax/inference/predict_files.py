@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ast_jax.errors import UserError
-from ast_jax.features.cache import WORKERS
+from ast_jax.features.prefetch import WORKERS
 from ast_jax.files import whole, write_errors
 from ast_jax.inference.detector import Detector
 from ast_jax.inference.heat_map import overlay

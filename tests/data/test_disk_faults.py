@@ -12,17 +12,11 @@ from ast_jax.errors import UserError
 from ast_jax.features import cache
 from ast_jax.features.extract import extract
 
-ENTRY = cache.Entry("rgb", (40, 50, 50), "float32", {"parts": "a"})  # 10 kB a row
+KIND = cache.Kind("rgb", "image", (50, 50), "float32", {})  # 10 kB a part
 
 
-def rows(start):
-    for row in range(start, ENTRY.shape[0]):
-        yield np.full((1, *ENTRY.shape[1:]), row, np.float32)
-
-
-def never(start):
-    raise AssertionError(f"computed again from row {start} on")
-    yield
+def array(number):
+    return np.full(KIND.shape, number, np.float32)
 
 
 @pytest.fixture
@@ -53,39 +47,21 @@ def features(parts, cache_dir):
 
 
 def test_a_disk_that_another_process_fills_is_one_line_and_leaves_nothing(disk):
-    def filling(start):
-        for row in rows(start):
-            if row[0, 0, 0] == 20:
-                fill(disk, leave=4096)
-            yield row
-
+    store = cache.Store(disk / "features", KIND)
+    store.write("0", array(0))
+    fill(disk, leave=4096)
     with pytest.raises(UserError, match=r"No space left on device.*dataset\.data_dir"):
-        cache.fetch(disk / "features", ENTRY, filling)
-    left = [path.suffix for path in (disk / "features").iterdir()]
-    assert left in ([], [".lock"])
+        store.write("1", array(1))
+    assert list(store.folder.iterdir()) == [store.path("0")]
     (disk / "filler").unlink()
-    np.testing.assert_array_equal(
-        cache.fetch(disk / "features", ENTRY, rows)[:, 0, 0], np.arange(40)
-    )
+    store.write("1", array(1))
+    assert store.missing(["0", "1"]) == []
 
 
 def test_a_disk_too_small_is_noticed_before_anything_is_computed(disk):
     fill(disk, leave=100_000)
     with pytest.raises(UserError, match=r"need 0.00 GB and 0.00 GB are free"):
-        cache.fetch(disk / "features", ENTRY, never)
-
-
-def test_a_read_only_cache_serves_what_it_has(disk):
-    cache.fetch(disk / "features", ENTRY, rows)
-    make_read_only(disk)
-    array = cache.fetch(disk / "features", ENTRY, never)
-    np.testing.assert_array_equal(array[:, 0, 0], np.arange(40))
-
-
-def test_a_read_only_cache_names_itself_where_it_lacks_something(disk):
-    make_read_only(disk)
-    with pytest.raises(UserError, match=r"Read-only file system.*dataset\.data_dir"):
-        cache.fetch(disk / "features", ENTRY, never)
+        cache.Store(disk / "features", KIND).require_room(40)
 
 
 def test_prepared_data_on_a_full_disk_are_one_line_and_leave_nothing(disk, config):

@@ -1,256 +1,277 @@
-"""Cached arrays: computed once, resumed when killed, never wrong when damaged."""
+"""A part's array in the cache is right, or it is not there, whatever happens."""
 
-import itertools
-import multiprocessing
+import dataclasses
+import os
+import re
 import resource
+import shutil
+import tempfile
+import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from ast_jax.errors import UserError
 from ast_jax.features import cache
+from ast_jax.files import UNFINISHED
 
-ROWS = 11
-ENTRY = cache.Entry("rgb", (ROWS, 2, 3), "float32", {"parts": "a", "image_size": 64})
-EXPECTED = np.arange(ROWS * 6, dtype=np.float32).reshape(ENTRY.shape)
-
-
-def blocks(start, size=2, array=EXPECTED):
-    for first in range(start, len(array), size):
-        yield array[first : first + size]
+KIND = cache.Kind("rgb", "image", (2, 3, 5), "float32", {"backbone": "b", "size": 64})
+OTHER = dataclasses.replace(KIND, sources={"backbone": "c", "size": 64})
+PARTS = ("a1", "b2", "c3", "d4")
 
 
-def never(start):
-    raise AssertionError(f"computed again from row {start} on")
-    yield
+def array(part, kind=KIND):
+    seed = [*part.encode(), *str(kind.sources).encode()]
+    return np.random.default_rng(seed).normal(size=kind.shape).astype(kind.dtype)
 
 
-def interrupted(start, after=3):
-    yield from itertools.islice(blocks(start), after)
-    raise KeyboardInterrupt
+def filled(directory, parts=PARTS, kind=KIND):
+    store = cache.Store(directory, kind)
+    for part in parts:
+        store.write(part, array(part, kind))
+    return store
 
 
-def compute_slowly(directory, ready, started):
-    ready.wait(timeout=60)
-
-    def slowly(start):
-        started.put(start)
-        for block in blocks(start):
-            time.sleep(0.05)
-            yield block
-
-    fetched = cache.fetch(directory, ENTRY, slowly)
-    np.testing.assert_array_equal(fetched, EXPECTED)
+class Killed(BaseException):
+    """The process ends here."""
 
 
-def starts_of_fetching(directory, size=2):
-    """Rows from which the array had to be computed; checks what comes of it."""
-    starts = []
+class CacheMachine(RuleBasedStateMachine):
+    """Adds, kills, damages, exchanges and opens again; a model knows what is right.
 
-    def compute_from(start):
-        starts.append(start)
-        yield from blocks(start, size)
+    Whatever a store gives is what was written for that part and kind, and what it does
+    not give it says to be missing.
+    """
 
-    np.testing.assert_array_equal(cache.fetch(directory, ENTRY, compute_from), EXPECTED)
-    return starts
+    places = st.tuples(st.sampled_from(PARTS), st.sampled_from([KIND, OTHER]))
+
+    def __init__(self):
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp())
+        self.reopen()
+        self.intact = set()
+
+    def teardown(self):
+        shutil.rmtree(self.directory)
+
+    @rule()
+    def reopen(self):
+        self.stores = {
+            kind.folder: cache.Store(self.directory, kind) for kind in (KIND, OTHER)
+        }
+
+    def path(self, place):
+        part, kind = place
+        return self.stores[kind.folder].path(part)
+
+    @rule(place=places)
+    def add(self, place):
+        part, kind = place
+        self.stores[kind.folder].write(part, array(part, kind))
+        self.intact.add((part, kind.folder))
+
+    @rule(place=places)
+    def is_killed_between_write_and_rename(self, place):
+        part, kind = place
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(Path, "replace", self.die)
+            patch.setattr(Path, "unlink", lambda path: None)  # nobody tidies up
+            self.stores[kind.folder].write(part, array(part, kind))
+
+    @staticmethod
+    def die(_path, _target):
+        raise Killed
+
+    @rule(place=places, data=st.data())
+    def flip_a_byte(self, place, data):
+        content = bytearray(self.content(place))
+        if content:
+            at = data.draw(st.integers(0, len(content) - 1))
+            content[at] ^= data.draw(st.integers(1, 255))
+            self.damage(place, content)
+
+    @rule(place=places, data=st.data())
+    def truncate(self, place, data):
+        content = self.content(place)
+        if content:
+            size = data.draw(st.integers(0, len(content) - 1))
+            self.damage(place, content[:size])
+
+    @rule(place=places)
+    def append(self, place):
+        if content := self.content(place):
+            self.damage(place, content + b"\0")
+
+    @rule(place=places, other=places)
+    def copy_over(self, place, other):
+        content = self.content(other)
+        if content and place != other:
+            self.damage(place, content)
+
+    @rule(place=places)
+    def delete(self, place):
+        self.path(place).unlink(missing_ok=True)
+        self.intact.discard((place[0], place[1].folder))
+
+    def content(self, place):
+        return self.path(place).read_bytes() if self.path(place).exists() else b""
+
+    def damage(self, place, content):
+        self.path(place).parent.mkdir(exist_ok=True)
+        self.path(place).write_bytes(content)
+        self.intact.discard((place[0], place[1].folder))
+
+    @invariant()
+    def what_is_given_is_right(self):
+        for kind in (KIND, OTHER):
+            store = self.stores[kind.folder]
+            expected = [
+                at
+                for at, part in enumerate(PARTS)
+                if (part, kind.folder) not in self.intact
+            ]
+            assert store.missing(PARTS) == expected
+            for at, part in enumerate(PARTS):
+                found = store.read(part)
+                if at in expected:
+                    assert found is None
+                else:
+                    np.testing.assert_array_equal(found, array(part, kind))
 
 
-@pytest.fixture
-def processes():
-    """Starts fresh interpreters, which share no locks and no threads with this one."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    running, barriers = [], []
-
-    def start(directory, count):
-        barriers.append(context.Barrier(count))  # kept until every process has it
-        for _ in range(count):
-            arguments = (directory, barriers[-1], queue)
-            running.append(context.Process(target=compute_slowly, args=arguments))
-            running[-1].start()
-        return running
-
-    yield start, queue
-    for process in running:
-        process.kill()
-        process.join()
-
-
-def test_an_entry_is_computed_once(tmp_path):
-    np.testing.assert_array_equal(cache.fetch(tmp_path, ENTRY, blocks), EXPECTED)
-    np.testing.assert_array_equal(cache.fetch(tmp_path, ENTRY, never), EXPECTED)
-
-
-def test_the_array_is_mapped_and_read_only(tmp_path):
-    array = cache.fetch(tmp_path / "new" / "folder", ENTRY, blocks)
-    assert isinstance(array, np.memmap)
-    assert not array.flags.writeable
-
-
-def test_the_file_is_what_numpy_reads(tmp_path):
-    cache.fetch(tmp_path, ENTRY, blocks)
-    np.testing.assert_array_equal(
-        np.load(tmp_path / ENTRY.name / "array.npy"), EXPECTED
-    )
+TestCache = CacheMachine.TestCase
+TestCache.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"kind": "depth"},
-        {"shape": (ROWS, 3, 2)},
+        {"name": "depth"},
+        {"content": "z"},
+        {"shape": (2, 3, 6)},
         {"dtype": "float16"},
-        {"sources": {"parts": "b", "image_size": 64}},
-        {"sources": {"parts": "a", "image_size": 32}},
+        {"sources": {"backbone": "c", "size": 64}},
+        {"sources": {"backbone": "b", "size": 32}},
     ],
 )
-def test_any_change_is_another_entry(change):
-    fields = {"kind": "rgb", "shape": (ROWS, 2, 3), "dtype": "float32"}
-    fields["sources"] = ENTRY.sources
-    assert cache.Entry(**fields).name == ENTRY.name
-    assert cache.Entry(**(fields | change)).name != ENTRY.name
+def test_any_change_is_another_folder(change):
+    same = cache.Kind(**dataclasses.asdict(KIND))
+    assert same.folder == KIND.folder
+    assert dataclasses.replace(KIND, **change).folder != KIND.folder
 
 
 def test_the_format_version_is_part_of_the_name(monkeypatch):
-    name = ENTRY.name
+    name = KIND.folder
     monkeypatch.setattr(cache, "FORMAT_VERSION", cache.FORMAT_VERSION + 1)
-    assert ENTRY.name != name
+    assert KIND.folder != name
 
 
-def test_an_interrupted_computation_goes_on_where_it_was(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        cache.fetch(tmp_path, ENTRY, interrupted)
-    # Whatever the size of the blocks is now.
-    assert starts_of_fetching(tmp_path, size=3) == [6]
+def test_the_file_is_what_numpy_reads(tmp_path):
+    store = filled(tmp_path)
+    np.testing.assert_array_equal(np.load(store.path("b2")), array("b2"))
 
 
-def test_a_computation_goes_on_before_a_damaged_block(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        cache.fetch(tmp_path, ENTRY, interrupted)
-    path = tmp_path / f"{ENTRY.name}.partial" / "array.npy"
-    content = bytearray(path.read_bytes())
-    content[ENTRY.offset(3)] ^= 1  # in the second of three blocks
-    path.write_bytes(content)
-    assert starts_of_fetching(tmp_path) == [2]
+def test_damage_is_told_and_a_missing_file_is_not(tmp_path, caplog):
+    store = filled(tmp_path)
+    store.path("a1").unlink()
+    store.path("c3").write_bytes(b"")
+    assert store.missing(PARTS) == [0, 2]
+    assert f"{store.path('c3')}: damaged" in caplog.text
+    assert "a1" not in caplog.text
 
 
-def test_rows_without_their_line_are_computed_again(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        cache.fetch(tmp_path, ENTRY, interrupted)
-    path = tmp_path / f"{ENTRY.name}.partial" / "array.npy"
-    path.write_bytes(path.read_bytes() + b"half a block")
-    fetched = cache.fetch(tmp_path, ENTRY, blocks)
-    np.testing.assert_array_equal(fetched, EXPECTED)
+def test_equal_parts_are_missing_once(tmp_path):
+    store = filled(tmp_path, parts=["a1"])
+    assert store.missing(["b2", "a1", "b2", "c3"]) == [0, 3]
 
 
-def test_a_killed_process_leaves_what_the_next_one_goes_on_with(tmp_path, processes):
-    start, started = processes
-    (process,) = start(tmp_path, 1)
-    assert started.get(timeout=60) == 0
-    journal = tmp_path / f"{ENTRY.name}.partial" / "blocks.txt"
-    while journal.read_bytes().count(b"\n") < 3:
-        time.sleep(0.01)
-    process.kill()
-    process.join()
-    assert starts_of_fetching(tmp_path)[0] >= 4
+@pytest.mark.parametrize("wrong", [array("a1")[:1], array("a1").astype(np.float16)])
+def test_an_array_of_another_kind_is_refused(tmp_path, wrong):
+    with pytest.raises(ValueError, match="rgb features are float32"):
+        cache.Store(tmp_path, KIND).write("a1", wrong)
 
 
-def test_two_processes_compute_an_entry_once(tmp_path, processes):
-    start, started = processes
-    for process in start(tmp_path, 2):
-        process.join(timeout=60)
-        assert process.exitcode == 0
-    assert started.get(timeout=60) == 0
-    assert started.empty()
+@pytest.mark.parametrize(
+    "rows", [[2], [3, 0, 3], [0, 1, 2, 3, 2, 1], [], slice(1, 3), slice(None)]
+)
+@pytest.mark.parametrize("channels", [slice(None), slice(3), 4])
+def test_stored_rows_are_read_as_an_array_is(tmp_path, rows, channels):
+    stored = cache.StoredRows(filled(tmp_path), PARTS, channels)
+    whole = np.stack([array(part) for part in PARTS])[..., channels]
+    rows = rows if isinstance(rows, slice) else np.array(rows, int)
+    assert (stored.shape, stored.dtype, len(stored)) == (whole.shape, whole.dtype, 4)
+    np.testing.assert_array_equal(stored[rows], whole[rows])
 
 
-@pytest.mark.parametrize("name", ["array.npy", "blocks.txt"])
-@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "delete"])
-def test_a_damaged_entry_is_computed_again_with_a_warning(
-    tmp_path, caplog, name, damage
-):
-    cache.fetch(tmp_path, ENTRY, blocks)
-    path = tmp_path / ENTRY.name / name
-    content = bytearray(path.read_bytes())
-    content[-3] ^= 0x10
-    if damage == "delete":
-        path.unlink()
-    else:
-        size = {"flip": None, "truncate": -1, "empty": 0}[damage]
-        path.write_bytes(content[:size])
-    np.testing.assert_array_equal(cache.fetch(tmp_path, ENTRY, blocks), EXPECTED)
-    assert ENTRY.name in caplog.text
-    caplog.clear()
-    cache.fetch(tmp_path, ENTRY, never)
-    assert not caplog.records
+def test_a_file_that_is_damaged_while_in_use_is_named(tmp_path):
+    store = filled(tmp_path)
+    stored = cache.StoredRows(store, PARTS)
+    store.path("b2").write_bytes(store.path("c3").read_bytes())
+    np.testing.assert_array_equal(stored[[0]][0], array("a1"))
+    with pytest.raises(UserError, match=f"^{re.escape(str(store.path('b2')))}: "):
+        stored[np.arange(4)]
 
 
-def test_a_mapped_array_outlives_the_repair_of_its_file(tmp_path):
-    mapped = cache.fetch(tmp_path, ENTRY, blocks)
-    (tmp_path / ENTRY.name / "blocks.txt").write_text("nonsense")
-    cache.fetch(tmp_path, ENTRY, blocks)
-    np.testing.assert_array_equal(mapped, EXPECTED)
+def test_leftovers_of_killed_processes_go_after_a_day(tmp_path):
+    store = filled(tmp_path)
+    old, new = (store.folder / f".{name}{UNFINISHED}" for name in ("old", "new"))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    day_before_yesterday = time.time() - 2 * 24 * 3600
+    os.utime(old, (day_before_yesterday, day_before_yesterday))
+    with store.locked(PARTS):
+        assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_who_computes_the_same_parts_waits_and_others_do_not(tmp_path):
+    store, held, order = cache.Store(tmp_path, KIND), threading.Event(), []
+
+    def wait():
+        held.wait()
+        with store.locked(PARTS):
+            order.append("second")
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    with store.locked(PARTS):
+        held.set()
+        with store.locked(PARTS[:2]):
+            order.append("first")
+    waiting.join()
+    assert order == ["first", "second"]
 
 
 def test_a_file_in_the_folders_place_is_named(tmp_path):
     (tmp_path / "features").write_text("")
-    with pytest.raises(UserError, match=r"features.*dataset\.data_dir"):
-        cache.fetch(tmp_path / "features", ENTRY, blocks)
-
-
-def test_a_read_only_folder_is_named(tmp_path, monkeypatch):
-    # Permissions do not bind a superuser, who may be running this.
-    def refuse(*args, **kwargs):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(cache.FileLock, "acquire", refuse)
-    with pytest.raises(UserError, match=r"Permission denied.*dataset\.data_dir"):
-        cache.fetch(tmp_path, ENTRY, blocks)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_complete_entry_opens_without_the_right_to_write(tmp_path, monkeypatch):
-    cache.fetch(tmp_path, ENTRY, blocks)
-    monkeypatch.setattr(cache.FileLock, "acquire", None)
-    np.testing.assert_array_equal(cache.fetch(tmp_path, ENTRY, never), EXPECTED)
+    store = cache.Store(tmp_path / "features", KIND)
+    for attempt in (
+        lambda: store.write("a1", array("a1")),
+        store.locked(PARTS).__enter__,
+    ):
+        with pytest.raises(UserError, match=r"features.*dataset\.data_dir"):
+            attempt()
 
 
 def test_too_small_a_disk_is_noticed_before_anything_is_computed(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 100})
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage)
+    store = cache.Store(tmp_path, KIND)
     with pytest.raises(UserError, match=r"need.*GB.*dataset\.data_dir"):
-        cache.fetch(tmp_path, ENTRY, never)
-    assert not (tmp_path / f"{ENTRY.name}.partial").exists()
+        store.require_room(1)
 
 
 def test_a_disk_that_fills_up_leaves_nothing_half_written(tmp_path):
+    store = filled(tmp_path, parts=["a1"])
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (ENTRY.offset(5), limit[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (KIND.nbytes // 2, limit[1]))
     try:
         with pytest.raises(UserError, match=r"too large.*dataset\.data_dir"):
-            cache.fetch(tmp_path, ENTRY, blocks)
+            store.write("b2", array("b2"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert [path.suffix for path in tmp_path.iterdir()] in ([], [".lock"])
-
-
-def test_the_users_mistake_in_a_computation_leaves_nothing_half_written(tmp_path):
-    def mistaken(start):
-        yield EXPECTED[:2]
-        raise UserError("train/good/001: unreadable")
-
-    with pytest.raises(UserError, match="unreadable"):
-        cache.fetch(tmp_path, ENTRY, mistaken)
-    assert not (tmp_path / f"{ENTRY.name}.partial").exists()
-
-
-@pytest.mark.parametrize("wrong", [EXPECTED[:, :1], EXPECTED.astype(np.float16)])
-def test_rows_that_do_not_fit_the_entry_are_refused(tmp_path, wrong):
-    with pytest.raises(ValueError, match="cannot hold"):
-        cache.fetch(tmp_path, ENTRY, lambda start: iter([wrong]))
-
-
-def test_too_few_rows_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="Computed 5 rows"):
-        cache.fetch(tmp_path, ENTRY, lambda start: iter([EXPECTED[:5]]))
+    assert list(store.folder.iterdir()) == [store.path("a1")]

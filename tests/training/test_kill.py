@@ -102,7 +102,7 @@ def is_there(folder: Path, phase: str, since: float) -> bool:
         case "preparation":
             return any_new("cache/mvtec_3d_ad/*/incomplete*")
         case "extraction":
-            return any_new("cache/features/*.partial/*")
+            return any_new("cache/features/*/*.npy")
         case "teacher":
             return bool(stage) or evaluating
         case "writing a checkpoint":

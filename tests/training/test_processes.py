@@ -97,3 +97,38 @@ def test_a_single_process_is_the_main_one_and_waits_for_nobody():
     assert parallel.is_main()
     parallel.barrier("nobody")
     assert parallel.agreed(3) == 3
+
+
+@pytest.fixture(params=[0, 1], ids=["main", "other"])
+def process(request, monkeypatch):
+    """This process as one of two; what the main one says is put into `said`."""
+    said = []
+    monkeypatch.setattr(parallel.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(parallel.jax, "process_index", lambda: request.param)
+    monkeypatch.setattr(
+        parallel, "agreed", lambda value: said[0] if said else said.append(value)
+    )
+    return request.param, said
+
+
+def test_what_the_main_process_has_done_the_others_do_after_it(process):
+    index, said = process
+    if index:
+        said.append(False)
+    assert parallel.main_first(lambda: list(said)) == ([False] if index else [])
+
+
+def test_where_the_main_process_fails_all_stop(process):
+    index, said = process
+    if index:
+        said.append(True)
+        with pytest.raises(UserError, match="The main process has stopped"):
+            parallel.main_first(lambda: pytest.fail("the others began"))
+        return
+
+    def fail():
+        said.append(True)
+        raise UserError("no such folder")
+
+    with pytest.raises(UserError, match="no such folder"):
+        parallel.main_first(fail)

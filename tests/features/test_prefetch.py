@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ast_jax.inference.stream import batches
+from ast_jax.features.prefetch import batches
 
 
 def slow_for_even(n):

@@ -1,17 +1,17 @@
-"""Batches of a stream whose items are prepared in threads, ahead of the device."""
+"""Batches whose items are prepared in threads, in order and ahead of the device."""
 
 import contextlib
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from ast_jax.features.cache import WORKERS
-
+WORKERS = min(8, os.cpu_count() or 1)  # threads that read, hash or decode
+_BATCHES_AHEAD = 2  # prepared while the device is busy
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_BATCHES_AHEAD = 2  # prepared while the device is busy
 
 
 def batches(
@@ -33,7 +33,6 @@ def batches(
     Raises:
       Exception: whatever `prepare` or `items` raises, in the place of its batch.
     """
-    # The feeder may wait for its next item for ever, so it must not keep the process.
     arrived: queue.Queue[Future | None] = queue.Queue(_BATCHES_AHEAD * size)
     stopped = threading.Event()
     pool = ThreadPoolExecutor(WORKERS)
@@ -50,6 +49,7 @@ def batches(
             failed.set_exception(error)
             arrived.put(failed)
 
+    # It may wait for its next item for ever, so it must not keep the process.
     threading.Thread(target=feed, daemon=True).start()
     try:
         while batch := _next_batch(arrived, size, live):
