@@ -74,6 +74,7 @@ def default() -> ConfigDict:
                 "categories": (),  # empty: all
                 "data_dir": "~/.cache/ast_jax",  # prepared data and features
                 "image_size": 768,  # pixels, a multiple of 32
+                "exclude": "",  # a file that names training pictures to leave out
                 "bit_depth": 0,  # that 16-bit images fill; 0: estimated in training
                 "feature_dtype": "float32",  # of the feature cache; float16 halves it
                 "seed": 0,  # of the synthetic data set, and of elpv's split

@@ -117,7 +117,7 @@ def open_categories(config: ConfigDict, run: Run | None = None) -> list[Category
     """
     validate(config)
     # Before the backbone, whose weights may have to be fetched.
-    names = data.categories(config.dataset)
+    names = _names(config, run)
     backbone = None
     if Mode(config.mode).has_colour:
         size = config.dataset.image_size
@@ -125,12 +125,24 @@ def open_categories(config: ConfigDict, run: Run | None = None) -> list[Category
     options = {"mode": config.mode, "depth_options": DepthOptions.from_config(config)}
 
     def opened(name: str) -> Category:
-        bit_depth = run and run.bit_depth(name)
-        parts = data.load(config.dataset, name, bit_depth=bit_depth, **options)
+        recorded = run.reading(name) if run else {}
+        parts = data.load(config.dataset, name, **recorded, **options)
         return Category(name, parts, backbone, config)
 
     # What one process prepares in a shared folder, the others find there.
     return main_first(lambda: [opened(name) for name in names])
+
+
+def _names(config: ConfigDict, run: Run | None) -> tuple[str, ...]:
+    """The categories; a run keeps its own name of a folder that was renamed."""
+    names = data.categories(config.dataset)
+    trained = run.categories() if run else ()
+    free = data.builder_class(config.dataset.name).ANY_NAME
+    if free and not config.dataset.categories and len(trained) == 1:
+        if trained != names:
+            logging.info("The parts in %s are the run's %r.", names[0], trained[0])
+        return trained
+    return names
 
 
 def _begun(workdir: str | Path) -> Run | None:

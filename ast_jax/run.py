@@ -154,12 +154,20 @@ class Run:
         except ValueError as error:
             raise UserError(f"{path}: damaged ({error}); train it again.") from error
 
-    def bit_depth(self, category: str) -> int | None:
-        """The bits of 16 that a begun training took for filled; None where none is."""
+    def reading(self, category: str) -> dict[str, Any]:
+        """How a training that has begun read its pictures; empty where none has.
+
+        "bit_depth" is how many bits of 16 it took for filled, "excluded" the ids of
+        training pictures that it left out.
+        """
         seed = self.config.train.seeds[0]
         if not self.is_begun(category, seed):
-            return None
-        return self.read_inputs(category, seed).get("bit_depth", FULL_DEPTH)
+            return {}
+        record = self.read_inputs(category, seed)
+        return {
+            "bit_depth": record.get("bit_depth", FULL_DEPTH),
+            "excluded": tuple(record.get("excluded", ())),
+        }
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Holds the run's folder against a second run, see `locked`."""

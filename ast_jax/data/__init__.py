@@ -1,13 +1,16 @@
 """Data sets: from the publisher's folder, or from nothing, to parts."""
 
 import importlib
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
 from ast_jax.data.depth_options import DepthOptions
+from ast_jax.data.exclude import read_names
 from ast_jax.data.layout import near_match
 from ast_jax.data.part import Part, Parts
 from ast_jax.data.samples import SPLITS
+from ast_jax.data.walk import one_form
 from ast_jax.errors import UserError
 from ast_jax.mode import Mode
 
@@ -34,6 +37,26 @@ DATASETS = {
 DEFAULT_DEPTH = DepthOptions()
 
 
+def _names(dataset: ConfigDict, category: str) -> list[str]:
+    """The names in `dataset.exclude` that are the category's.
+
+    Raises:
+        UserError: of several categories a name does not say which it means.
+    """
+    names = read_names(dataset.get("exclude", ""))
+    several = categories(dataset) if names else ()
+    if len(several) < 2:
+        return list(names)
+    known = builder_class(dataset.name).categories(dataset.root)
+    for name in names:
+        if name.split("/")[0] not in known:
+            raise UserError(
+                f"dataset.exclude: {name!r} does not say of which category; write "
+                f"{several[0]}/{name}"
+            )
+    return [name for name in names if name.split("/")[0] == category]
+
+
 def builder_class(name: str) -> type:
     """Return the tfds builder class of a data set; a UserError names the near match."""
     if name not in DATASETS:
@@ -48,15 +71,18 @@ def categories(dataset: ConfigDict) -> tuple[str, ...]:
     Raises:
         UserError: the folder isn't there or has none, or a category isn't in it.
     """
-    known = builder_class(dataset.name).categories(dataset.root)
-    chosen = tuple(dataset.categories) or known
+    builder = builder_class(dataset.name)
+    known = {one_form(name): name for name in builder.categories(dataset.root)}
+    chosen = tuple(dataset.categories) or tuple(known.values())
+    if builder.ANY_NAME and len(chosen) == 1:
+        return chosen
     for category in chosen:
-        if category not in known:
+        if one_form(category) not in known:
             raise UserError(
                 f"{dataset.root}: no category {category!r}: "
-                f"{near_match(category, known)}"
+                f"{near_match(category, known.values())}"
             )
-    return chosen
+    return tuple(known[one_form(category)] for category in chosen)
 
 
 def load(
@@ -66,6 +92,7 @@ def load(
     mode: str,
     depth_options: DepthOptions = DEFAULT_DEPTH,
     bit_depth: int | None = None,
+    excluded: Sequence[str] | None = None,
 ) -> dict[str, Parts]:
     """Prepare a category, unless it has been, and return its parts.
 
@@ -77,6 +104,8 @@ def load(
         depth_options: the unit of the point clouds, and what is missing in them.
         bit_depth: how many bits of 16 count, as a run recorded it; else by
             `dataset.bit_depth`, which is 0 to estimate it from the training images.
+        excluded: ids of training pictures left out, as a run recorded them; else by
+            the names in the file `dataset.exclude`.
 
     Returns:
         The parts of "train", "validation" and "test"; empty where there are none.
@@ -94,6 +123,8 @@ def load(
         depth=mode.has_depth,
         depth_options=depth_options,
         bit_depth=bit_depth or dataset.get("bit_depth", 0),
+        excluded=excluded,
+        exclude=() if excluded is not None else _names(dataset, category),
     )
     builder.prepare()
     splits = {split: builder.parts(split) for split in SPLITS}

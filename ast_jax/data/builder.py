@@ -25,9 +25,12 @@ from tqdm import tqdm
 
 from ast_jax.data.decode import DEFAULT_DEPTH, estimate_bit_depth
 from ast_jax.data.depth_options import DepthOptions
-from ast_jax.data.layout import near_match, subfolders
+from ast_jax.data.exclude import chosen
+from ast_jax.data.ignored import ignored, unread_clouds, unused_files
+from ast_jax.data.layout import near_match
 from ast_jax.data.part import Entry, Part, Parts
 from ast_jax.data.samples import SPLITS, Content, Listing, Reading, Sample, check, told
+from ast_jax.data.walk import subfolders
 from ast_jax.errors import UserError
 from ast_jax.files import expanded
 
@@ -48,6 +51,8 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         TREE: the files expected below `dataset.root`, in one line.
         LICENSE: the licence of the data.
         CITATION: BibTeX.
+        ACCOMPANYING: names of files that come with it and are of no part.
+        ANY_NAME: whether its only category may be called by any name.
         HAS_DEPTH: whether it has point clouds.
         CLASS_NUMBERS: whether its ground truth holds class numbers, not colours.
         KINDS: short name → defect type, of what its publisher's script measures apart.
@@ -59,6 +64,8 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     TREE: ClassVar[str]
     LICENSE: ClassVar[str]
     CITATION: ClassVar[str]
+    ACCOMPANYING: ClassVar[tuple[str, ...]] = ("license.txt", "readme.txt")
+    ANY_NAME: ClassVar[bool] = False
     HAS_DEPTH: ClassVar[bool] = False
     CLASS_NUMBERS: ClassVar[bool] = False
     KINDS: ClassVar[Mapping[str, str]] = types.MappingProxyType({})
@@ -72,6 +79,8 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         depth: bool = False,
         depth_options: DepthOptions = DEFAULT_DEPTH,
         bit_depth: int = 0,
+        exclude: Sequence[str] = (),
+        excluded: Sequence[str] | None = None,
     ):
         """List the samples of a category; nothing is decoded or written yet.
 
@@ -82,6 +91,8 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             depth: read the point clouds too.
             depth_options: their unit, and what is missing in them.
             bit_depth: how many bits of 16 the camera fills; 0 to estimate it.
+            exclude: names of training pictures to leave out, see `chosen`.
+            excluded: their ids, as a run recorded them, in the place of names.
 
         Raises:
             UserError: the folder, category, point clouds or good parts are missing.
@@ -94,18 +105,14 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if depth and not self.HAS_DEPTH:
             raise UserError(f"{self.TITLE} has no point clouds: set --config.mode=rgb")
         known = self.categories(root)
-        if category not in known:
+        if category not in known and not self.ANY_NAME:
             raise UserError(
                 f"{root}: no category {category!r}; {near_match(category, known)}"
             )
         self.listing = self.list_samples()
-        if not any(sample.split == "train" for sample in self.listing.samples):
-            if self.listing.problems:
-                raise told(self.listing.problems)
-            raise UserError(
-                f"{self.root}: no good training image of {category!r}; "
-                f"expected {self.TREE}"
-            )
+        self._unused = self._find_unused()
+        self._refuse_nothing()
+        self._exclude(exclude, excluded)
         name = f"{re.sub(r'[^a-zA-Z0-9_.-]+', '_', category)}-{self._source_hash()}"
         data_dir = os.fspath(expanded(data_dir))
         try:
@@ -163,6 +170,20 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         Point clouds are listed only where `self.depth`. A file that is missing becomes
         a line of `problems`.
         """
+
+    def places(self) -> list[Path]:
+        """The folders in which every file should be one of a sample."""
+        return [self.root / self.category] if self.category else []
+
+    def accompanies(self, path: Path) -> bool:
+        """Whether a file belongs to the data set without being of a part."""
+        return path.name in self.ACCOMPANYING
+
+    def split_of(self, path: Path) -> str:
+        """The split that a file below one of the `places` would belong to, or ""."""
+        base = self.root / self.category
+        top = path.relative_to(base).parts[0] if path.is_relative_to(base) else ""
+        return "test" if top == "ground_truth" else top if top in SPLITS else ""
 
     def fill(self, sample: Sample) -> Sample:
         """Return the sample with its data; what has no files is rendered here."""
@@ -234,6 +255,9 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """
         if not self.data_path.exists():
             self._prepare()
+            for split in SPLITS:
+                if len(parts := self.parts(split)):
+                    logging.info("%s, %s: %s", self.category, split, parts.summary)
         if self._peak:
             logging.info(
                 "%s: its images of 16 bits are read as %d bits; the largest value of "
@@ -268,7 +292,10 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     @property
     def _peak(self) -> int:
         """The largest value of the training images of 16 bits, 0 without any."""
-        return int((self.info.metadata or {}).get("peak", 0))
+        try:
+            return int((self.info.metadata or {}).get("peak", 0))
+        except (ValueError, TypeError) as error:
+            raise _damaged(self.data_dir) from error
 
     def parts(self, split: str) -> Parts:
         """The prepared parts of "train", "validation" or "test"; maybe none."""
@@ -290,7 +317,71 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         def read(index: int) -> Part:
             return self._read(source, index, entries[index])
 
-        return Parts(entries, read, bit_depth=self.bit_depth)
+        notes = tuple(self._notes(split))
+        return Parts(
+            entries,
+            read,
+            bit_depth=self.bit_depth,
+            notes=notes,
+            excluded=self.excluded if split == "train" else (),
+        )
+
+    def _notes(self, split: str) -> Iterator[str]:
+        """What else there is to say about a split: what has been left out of it."""
+        if split == "train" and self.excluded:
+            yield f"{len(self.excluded)} left out by dataset.exclude"
+        by_split = [path for path in self._unused if self.split_of(path) == split]
+        if left := ignored(by_split, self.root):
+            yield f"ignored: {left}"
+        elsewhere = [path for path in self._unused if not self.split_of(path)]
+        if split == "train" and (left := ignored(elsewhere, self.root)):
+            yield f"ignored outside of the splits: {left}"
+
+    def _find_unused(self) -> list[Path]:
+        used = {path for sample in self.listing.samples for path in sample.paths}
+        unused = unused_files(self.places(), used)
+        unused = [path for path in unused if not self.accompanies(path)]
+        if not self.depth:  # the clouds are not missed
+            unused = [path for path in unused if "xyz" not in path.parts]
+        return unused
+
+    def _refuse_nothing(self) -> None:
+        """Refuses a category without training pictures, or without its clouds.
+
+        Raises:
+            UserError: it says what there is instead.
+        """
+        problems = self.listing.problems
+        clouds = unread_clouds(self._unused) if self.depth else ""
+        if clouds and any("no point cloud" in problem for problem in problems):
+            problems = (clouds, *problems)
+            self.listing = dataclasses.replace(self.listing, problems=problems)
+        if any(sample.split == "train" for sample in self.listing.samples):
+            return
+        if problems:
+            raise told(problems)
+        left = ignored(self._unused, self.root)
+        raise UserError(
+            f"{self.root}: no good training image of {self.category!r}; "
+            f"expected {self.TREE}" + (f"; ignored: {left}" if left else "")
+        )
+
+    def _exclude(self, names: Sequence[str], ids: Sequence[str] | None) -> None:
+        """Leaves named training pictures out of the listing.
+
+        Raises:
+            UserError: a name is no training picture's, or that of several.
+        """
+        samples = self.listing.samples
+        train = [sample for sample in samples if sample.split == "train"]
+        if ids is None:
+            self.excluded = chosen(names, train, self.root, self.category)
+        else:
+            self.excluded = tuple(s.id for s in train if s.id in ids)
+        kept = tuple(s for s in samples if s.id not in self.excluded)
+        if train and len(self.excluded) == len(train):
+            raise UserError("dataset.exclude leaves no training picture")
+        self.listing = dataclasses.replace(self.listing, samples=kept)
 
     def _read(self, source: Sequence[Any], index: int, entry: Entry) -> Part:
         try:

@@ -9,54 +9,96 @@ from absl import logging
 
 from ast_jax.data.part import GOOD
 from ast_jax.data.samples import Listing, Sample
-from ast_jax.errors import UserError
+from ast_jax.data.walk import files_below, one_form, unusable
 
-
-def subfolders(folder: Path) -> list[Path]:
-    """The visible subfolders, sorted; none where there is no such folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and _seen(path))
-
-
-def files(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
-    """The visible files with one of the (lower-case) suffixes, by stem, sorted.
-
-    Raises:
-        UserError: two of them share a stem, so that an id would name both.
-    """
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.suffix.lower() not in suffixes or not _seen(path):
-            continue
-        if path.stem in found:
-            raise UserError(
-                f"{path}: the stem {path.stem!r} is that of {found[path.stem].name} "
-                "too; keep one of the two files"
-            )
-        found[path.stem] = path
-    return found
+Files = dict[str, tuple[Path, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """The files of one kind in one folder: those that belong to a stem, by stem."""
+    """The files of one kind: those that belong to a stem, by stem.
+
+    Attributes:
+        folder: where they were looked for.
+        files: by stem, that is, path below the folder without suffix, in one Unicode
+            form.
+        problems: a line for each file that cannot be used.
+    """
 
     folder: Path
     files: Mapping[str, tuple[Path, ...]]
+    problems: tuple[str, ...] = ()
 
     @classmethod
     def in_folder(
         cls, folder: Path, suffixes: Collection[str], ending: str = ""
     ) -> "Found":
-        """Find one file a stem; `ending` is what its name adds to the stem."""
-        return cls(
-            folder,
-            {
-                stem.removesuffix(ending): (path,)
-                for stem, path in files(folder, suffixes).items()
-            },
-        )
+        """Find one file a stem, in subfolders too.
+
+        Args:
+            folder: where to look.
+            suffixes: in lower case.
+            ending: what a file's name may add to the stem.
+        """
+        return cls.among(files_below(folder), folder, suffixes, ending)
+
+    @classmethod
+    def among(
+        cls,
+        paths: Iterable[Path],
+        folder: Path,
+        suffixes: Collection[str],
+        ending: str = "",
+        without: Collection[str] = (),
+    ) -> "Found":
+        """As `in_folder`, of some paths below `folder`; stems leave out `without`."""
+        found: dict[str, Path] = {}
+        problems = []
+        for path in paths:
+            if path.suffix.lower() not in suffixes:
+                continue
+            if problem := unusable(path):
+                problems.append(problem)
+                continue
+            parts = path.relative_to(folder).with_suffix("").parts
+            stem = one_form("/".join(p for p in parts[:-1] if p not in without))
+            stem = f"{stem}/".lstrip("/") + one_form(parts[-1]).removesuffix(ending)
+            if stem in found:
+                problems.append(_shared(path, found[stem], stem))
+            else:
+                found[stem] = path
+        files = {stem: (path,) for stem, path in found.items()}
+        return cls(folder, files, tuple(problems))
+
+    def of(self, stems: Collection[str]) -> Files:
+        """The files of each stem.
+
+        A file of no stem belongs to the only stem of its name in a subfolder, if it is
+        the only such file: the mask of test/bent/day2/000 may be masks/bent/000.
+        """
+        matched = {stem: self.files[stem] for stem in stems if stem in self.files}
+        wanted = _by_name(stem for stem in stems if stem not in matched)
+        left = _by_name(stem for stem in self.files if stem not in matched)
+        for name, (stem, *more) in wanted.items():
+            (other, *others) = left.get(name, (stem,))
+            nested_once = ("/" in stem) != ("/" in other)
+            if nested_once and not more and not others:
+                matched[stem] = self.files[other]
+        return matched
+
+
+def _by_name(stems: Iterable[str]) -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    for stem in stems:
+        names.setdefault(stem.rpartition("/")[2], []).append(stem)
+    return names
+
+
+def _shared(path: Path, other: Path, stem: str) -> str:
+    return (
+        f"{path}: the stem {stem!r} is that of {other.name} too; keep one of the two "
+        "files"
+    )
 
 
 def pair(
@@ -84,14 +126,20 @@ def pair(
     stems = sorted(
         {stem for found in (images, clouds) if found for stem in found.files}
     )
-    problems = []
+    kinds = [found for found in (images, clouds, masks) if found]
+    problems = [problem for found in kinds for problem in found.problems]
+    defect = one_form(defect)
     if defect != GOOD and defect.lower() == GOOD:
         problems.append(f"{split}/{defect}: write {GOOD!r} in lower case")
+    if images and clouds:  # of two stems that are one part, the image's counts
+        owners = images.of(tuple(clouds.files))
+        stems = [s for s in stems if s in images.files or s not in owners]
+    of_stem = {id(found): found.of(stems) for found in kinds}
 
     def match(kind: str, found: Found, stem: str) -> tuple[Path, ...]:
-        if stem not in found.files:
+        if stem not in of_stem[id(found)]:
             problems.append(f"{found.folder}: no {kind} of {split}/{defect}/{stem}")
-        return found.files.get(stem, ())
+        return of_stem[id(found)].get(stem, ())
 
     no_truth = defect != GOOD and not (masks and masks.files)
     if no_truth and stems:
@@ -107,7 +155,7 @@ def pair(
         if no_truth:
             truth = None
         elif defect == GOOD:
-            truth = masks.files.get(stem, ()) if masks else ()
+            truth = of_stem[id(masks)].get(stem, ()) if masks else ()
         else:
             truth = match("mask, though others of its type have one,", masks, stem)
         samples.append(
@@ -134,12 +182,9 @@ def good_only(folders: Iterable[Path]) -> list[Path]:
     return kept
 
 
-def near_match(value: str, known: Collection[str]) -> str:
+def near_match(value: str, known: Iterable[str]) -> str:
     """The end of an error about an unknown name: the near match and what there is."""
+    known = tuple(known)
     close = difflib.get_close_matches(value, known, n=1)
     guess = f"did you mean {close[0]!r}? " if close else ""
     return f"{guess}There are: {', '.join(sorted(known))}"
-
-
-def _seen(path: Path) -> bool:
-    return not path.name.startswith(".")  # macOS leaves ._000.png beside 000.png

@@ -1,27 +1,35 @@
 """A manifest: one CSV or JSONL file that says what each of the user's files is."""
 
 import csv
+import io
 import json
+import os
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ast_jax.data.layout import Found, near_match, pair
+from ast_jax.data.layout import Files, Found, near_match, pair
 from ast_jax.data.part import GOOD
 from ast_jax.data.samples import SPLITS, Listing
+from ast_jax.data.walk import existing, is_file, one_form, shown, unusable
 from ast_jax.errors import UserError
 
 NAMES = ("manifest.csv", "manifest.jsonl")
 COLUMNS = ("image", "depth", "split", "defect", "mask")
 
-Files = dict[str, tuple[Path, ...]]
-
 
 def find_manifest(root: Path) -> Path | None:
     """Return the manifest that `root` is or holds, None where there is none."""
-    if root.is_file():
+    if is_file(root):
         return root
-    return next((root / name for name in NAMES if (root / name).is_file()), None)
+    found = [root / name for name in NAMES if os.path.lexists(root / name)]
+    for path in found:
+        if problem := unusable(path):
+            raise UserError(problem)
+    if len(found) > 1:
+        raise UserError(f"{root}: {' and '.join(NAMES)} are both there; keep one")
+    return next(iter(found), None)
 
 
 def list_manifest(path: Path, *, depth: bool) -> Listing:
@@ -54,6 +62,8 @@ def list_manifest(path: Path, *, depth: bool) -> Listing:
         stem = _stem(row.get("image") or row.get("depth") or "")
         if split not in SPLITS:
             wrong.append(f"unknown split {split!r}: {near_match(split, SPLITS)}")
+        elif not _names_a_folder(defect):
+            wrong.append(f"{defect!r} is no name of a defect type")
         elif split != "test" and defect != GOOD:
             wrong.append(f"a part of split {split!r} must be good, not {defect!r}")
         elif not stem:
@@ -76,46 +86,89 @@ def list_manifest(path: Path, *, depth: bool) -> Listing:
     return listing
 
 
+def _names_a_folder(defect: str) -> bool:
+    """Score maps lie in a folder called so."""
+    return defect.strip(".") != "" and "/" not in defect and defect.isprintable()
+
+
 def _files(folder: Path, row: dict[str, Any]) -> tuple[Files, list[str]]:
-    """The files of a line by column, and a line for each that isn't there."""
+    """The files of a line by column, and a line for each that can't be used."""
     found: Files = {}
     for column in ("image", "depth", "mask"):
         names = row.get(column) or ()
         names = (names,) if isinstance(names, str) else tuple(names)
         if names:
-            found[column] = tuple(folder / name for name in names)
-    absent = [f for files in found.values() for f in files if not f.is_file()]
-    return found, [f"{path}: no such file" for path in absent]
+            found[column] = tuple(existing(folder / name) for name in names)
+    paths = [path for paths in found.values() for path in paths]
+    return found, [_wrong(path) for path in paths if _wrong(path)]
+
+
+def _wrong(path: Path) -> str:
+    if is_file(path) or os.path.islink(path):
+        return unusable(path)
+    return f"{shown(path)}: no such file"
 
 
 def _stem(name: str) -> str:
     parts = Path(name).parent.parts if name else ()
-    return "_".join(part for part in (*parts, Path(name).stem) if part not in "/..")
+    words = (part for part in (*parts, Path(name).stem) if part not in "/..")
+    return one_form("_".join(words))
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """The lines with their numbers; the columns are checked."""
+    """The lines with their numbers; their columns and values are checked."""
     try:
-        text = path.read_text("utf-8-sig")
-        if path.suffix == ".jsonl":
-            lines = enumerate(text.splitlines(), 1)
-            rows = [
-                (number, json.loads(line)) for number, line in lines if line.strip()
-            ]
-        else:
-            reader = csv.DictReader(text.splitlines())
-            rows = [(reader.line_num, row) for row in reader]
+        text = _text(path.read_bytes())
+        rows = list((_json_rows if path.suffix == ".jsonl" else _csv_rows)(text))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:  # JSON, or not UTF-8
+    # No text, no JSON, or nested too deeply; no CSV.
+    except (ValueError, RecursionError, csv.Error) as error:
         raise UserError(f"{path}: not a CSV or JSONL manifest ({error})") from error
     for number, row in rows:
-        if not isinstance(row, dict):
-            raise UserError(f"{path}:{number}: expected an object with {COLUMNS}")
-        unknown = [key for key in row if key not in COLUMNS]
-        if unknown:
-            raise UserError(
-                f"{path}:{number}: unknown column {unknown[0]!r}; "
-                f"{near_match(str(unknown[0]), COLUMNS)}"
-            )
+        if problem := _problem(row):
+            raise UserError(f"{path}:{number}: {problem}")
     return rows
+
+
+def _text(content: bytes) -> str:
+    """UTF-8, or what Windows calls Unicode."""
+    wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    text = content.decode("utf-16" if wide else "utf-8-sig")
+    if "\0" in text:
+        raise ValueError("it holds NUL bytes")
+    return text
+
+
+def _json_rows(text: str) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, json.loads(line)
+
+
+def _csv_rows(text: str) -> Iterator[tuple[int, dict[str | None, Any]]]:
+    """Rows by header; of comma, semicolon and tab the header shows which divides."""
+    header = text.lstrip().partition("\n")[0]
+    divider = max(",;\t", key=header.count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=divider)
+    reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+    for row in reader:
+        yield reader.line_num, row
+
+
+def _problem(row: Any) -> str:
+    """What is wrong with a row's form; "" where nothing is."""
+    if not isinstance(row, dict):
+        return f"expected an object with {', '.join(COLUMNS)}. Got {row!r:.40}"
+    if None in row:
+        return f"more values than columns: {row[None]!r:.40}"
+    for column, value in row.items():
+        if column not in COLUMNS:
+            return f"unknown column {column!r}; {near_match(column, COLUMNS)}"
+        several = column == "mask" and isinstance(value, list)
+        values = value if several else [value]
+        if not all(one is None or isinstance(one, str) for one in values):
+            return f"{column} must be text, in quotes. Got {value!r:.40}"
+        if several and None in values:
+            return f"{column} holds a null"
+    return ""

@@ -87,6 +87,8 @@ class Parts(Sequence):
         read: Callable[[int], Part],
         *,
         bit_depth: int = 16,
+        notes: tuple[str, ...] = (),
+        excluded: tuple[str, ...] = (),
     ):
         """Parts that are decoded by `read(i)`, which threads may call.
 
@@ -94,10 +96,14 @@ class Parts(Sequence):
             entries: what is known of each.
             read: decodes the part of the i-th entry.
             bit_depth: how many bits of 16 it takes for filled.
+            notes: what else there is to say about them, see `summary`.
+            excluded: ids that the user has left out.
         """
         self._entries = tuple(entries)
         self._read = read
         self.bit_depth = bit_depth
+        self._notes = notes
+        self.excluded = excluded
 
     def __len__(self) -> int:
         """Return the number of parts."""
@@ -116,6 +122,17 @@ class Parts(Sequence):
     def defects(self) -> tuple[str, ...]:
         """ "good" or the defect type, a part each."""
         return tuple(entry.defect for entry in self._entries)
+
+    @property
+    def summary(self) -> str:
+        """A line such as "209 good, 63 defective in 3 types; ignored: 12 files …"."""
+        defects = [defect for defect in self.defects if defect != GOOD]
+        line = f"{len(self) - len(defects)} good"
+        if defects:
+            kinds = len(set(defects))
+            line += f", {len(defects)} defective in {kinds} "
+            line += "type" if kinds == 1 else "types"
+        return "; ".join((line, *self._notes))
 
     def have(self, kind: str) -> bool:
         """Whether every part has this kind of content: "image", "z" or "masks"."""

@@ -195,7 +195,7 @@ def _peak(raster: Raster | None) -> int:
 def _misfits(
     sample: Sample,
     raster: Raster | None,
-    named: Sequence[tuple[str, Shaped[np.ndarray, "h w"] | None]],
+    named: Sequence[tuple[str, Shaped[np.ndarray, "_ _"] | None]],
 ) -> list[str]:
     """A line for each depth map or mask that is not of the image's size."""
     lines = []

@@ -121,7 +121,7 @@ class Detector:
                 category,
             )
         networks = backbone, ensemble
-        bits = run.bit_depth(category) or FULL_DEPTH
+        bits = run.reading(category).get("bit_depth", FULL_DEPTH)
         return cls(category, config, side, *networks, calibration, run.directory, bits)
 
     def __reduce__(self) -> tuple:

@@ -67,6 +67,7 @@ def begin_pair(run: Run, category: Category, seed: int, share: int) -> Untrained
         "side": inputs.side,
         "channels": inputs.channels,
         "bit_depth": parts["train"].bit_depth,
+        "excluded": parts["train"].excluded,
         "backbone": category.backbone and category.backbone.fingerprint,
         "train": [ids[row] for row in rows],
         "held_out": [ids[row] for row in held_out],

@@ -329,7 +329,7 @@ def test_mask_that_marks_nothing_is_worth_a_warning(tmp_path, caplog):
     ("name", "text", "expected"),
     [
         ("manifest.csv", "image,maks\na.png,b.png\n", "unknown column 'maks'.*'mask'"),
-        ("manifest.csv", "image\na.png,b.png\n", "unknown column"),
+        ("manifest.csv", "image\na.png,b.png\n", "more values than columns"),
         ("manifest.jsonl", '{"image": "a.png"', "not a CSV or JSONL manifest"),
         ("manifest.jsonl", "7\n", "expected an object"),
         ("manifest.csv", "", "no good training image"),

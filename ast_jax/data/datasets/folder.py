@@ -4,8 +4,10 @@ Prepared data hold each file's path, size and hash; the files are not copied, an
 that changed since is noticed when it is read.
 """
 
+import dataclasses
 import hashlib
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ from jaxtyping import Float32
 
 from ast_jax.data.builder import PartsBuilder
 from ast_jax.data.decode import DEPTH_SUFFIXES, IMAGE_SUFFIXES, decode_z, read_file
-from ast_jax.data.layout import Found, pair, subfolders
+from ast_jax.data.ignored import unread_clouds
+from ast_jax.data.layout import Found, pair
 from ast_jax.data.manifest import find_manifest, list_manifest
 from ast_jax.data.part import GOOD
 from ast_jax.data.samples import Content, Listing, Sample
+from ast_jax.data.walk import existing, files_below, one_form, shown, subfolders
 from ast_jax.errors import UserError
 from ast_jax.files import expanded
 
@@ -28,15 +32,22 @@ TREE = (
 )
 
 
+_SPLITS = {GOOD: "train", "test": "test", "masks": "test"}
+_VALIDATION = ("validation", "val", "valid")
+_MASKS = ("gt", "masks", "mask", "ground_truth")
+
+
 class Folder(PartsBuilder):
     """Builder of one category from a folder of the user's.
 
     * `good/`: the images to learn from. Everything else may be absent.
-    * `validation/good/`: more good images, to calibrate on.
+    * `validation/good/`, or `validation/` itself: more good images, to calibrate on;
+      `val` and `valid` are other names for it.
     * `test/KIND/`: images to test on; KIND is "good" or names a defect type.
     * `masks/KIND/STEM.png` or `STEM_mask.png`: the defects' pixels, above 0.
     * With depth, each folder of images holds `rgb/` and `xyz/`, paired by stem, and
       maybe `gt/` instead of masks/KIND; without `rgb/` the data are depth alone.
+    * Pictures in subfolders belong to the folder's type.
 
     Or a manifest beside them says all this, see `list_manifest`; `root` is then the
     folder with `manifest.csv` or `manifest.jsonl`, or such a file itself.
@@ -49,6 +60,7 @@ class Folder(PartsBuilder):
     LICENSE = "as the user's files"
     CITATION = ""
     HAS_DEPTH = True
+    ANY_NAME = True
 
     @classmethod
     def categories(cls, root: str | os.PathLike) -> tuple[str, ...]:
@@ -58,44 +70,90 @@ class Folder(PartsBuilder):
         path = expanded(root).resolve()
         if not path.exists():
             raise UserError(f"{root}: no such folder; expected {cls.TREE}")
-        return ((path if path.is_dir() else path.parent).name,)
+        name = (path if path.is_dir() else path.parent).name
+        if shown(name) != name:
+            raise UserError(f"{shown(path)}: its name is not UTF-8; rename it")
+        return (one_form(name),)
 
     def list_samples(self) -> Listing:
         """List what the manifest or else the folders hold."""
-        manifest = find_manifest(self.root)
-        if manifest:
-            self.root = manifest.parent
-            listing = list_manifest(manifest, depth=self.depth)
+        self._manifest = find_manifest(self.root)
+        if self._manifest:
+            self.root = self._manifest.parent
+            listing = list_manifest(self._manifest, depth=self.depth)
         else:
             listing = self._list_folders()
         if self.depth and not any(sample.xyz for sample in listing.samples):
+            folders = [self.root] if self._manifest is None else []
+            clouds = unread_clouds([p for f in folders for p in files_below(f)])
             raise UserError(
-                f"{self.root}: no point clouds or depth; set --config.mode=rgb"
+                f"{self.root}: no point clouds or depth; "
+                + (clouds or "set --config.mode=rgb")
             )
         return listing
 
+    def places(self) -> list[Path]:
+        """The folder, or with a manifest the folders of the files that it names."""
+        if self._manifest is None:
+            return [self.root]
+        paths = [path for sample in self.listing.samples for path in sample.paths]
+        return sorted({path.parent for path in paths})
+
+    def accompanies(self, path: Path) -> bool:
+        """Whether it is the manifest."""
+        return path == self._manifest
+
+    def split_of(self, path: Path) -> str:
+        """The split whose folder holds the file."""
+        if self._manifest or not path.is_relative_to(self.root):
+            return ""
+        top = path.relative_to(self.root).parts[0]
+        return _SPLITS.get(top, "validation" if top in _VALIDATION else "")
+
     def _list_folders(self) -> Listing:
-        listing = self._pair("train", self.root / GOOD)
-        listing += self._pair("validation", self.root / "validation" / GOOD)
+        listing = self._pair("train", GOOD, self.root / GOOD)
+        found = [name for name in _VALIDATION if (self.root / name).is_dir()]
+        if len(found) > 1:
+            raise UserError(
+                f"{self.root}: {' and '.join(found)} both hold good parts to calibrate "
+                "on; keep one"
+            )
+        for name in found:
+            folder = self.root / name
+            inner = folder / GOOD
+            nested = inner.is_dir()
+            listing += self._pair("validation", GOOD, inner if nested else folder)
         for folder in subfolders(self.root / "test"):
-            listing += self._pair("test", folder)
+            listing += self._pair("test", folder.name, folder)
         return listing
 
-    def _pair(self, split: str, folder: Path) -> Listing:
-        divided = (folder / "rgb").is_dir() or (folder / "xyz").is_dir()
-        images = Found.in_folder(folder / "rgb" if divided else folder, IMAGE_SUFFIXES)
-        clouds = Found.in_folder(folder / "xyz", DEPTH_SUFFIXES)
+    def _pair(self, split: str, defect: str, folder: Path) -> Listing:
+        paths = list(files_below(folder))
+        if folder.name in _VALIDATION:  # which subfolders hold good parts is not said
+            own = (folder, *(folder / kind for kind in ("rgb", "xyz")))
+            paths = [path for path in paths if path.parent in own]
+
+        def inside(*kinds: str) -> list[Path]:
+            return [p for p in paths if _within(p.relative_to(folder), kinds)]
+
+        def found(kind: str, paths: list[Path], suffixes: Collection[str]) -> Found:
+            base = folder / kind if (folder / kind).is_dir() else folder
+            files = Found.among(paths, folder, suffixes, without=(kind,))
+            return dataclasses.replace(files, folder=base)
+
+        divided = inside("rgb", "xyz")
+        plain = [path for path in paths if path not in inside(*_MASKS)]
+        images = found("rgb", inside("rgb") if divided else plain, IMAGE_SUFFIXES)
         if (folder / "gt").is_dir():
-            masks = Found.in_folder(folder / "gt", IMAGE_SUFFIXES)
+            masks = found("gt", inside("gt"), IMAGE_SUFFIXES)
         else:
-            truth = self.root / "masks" / folder.name
+            truth = existing(self.root / "masks" / folder.name)
             masks = Found.in_folder(truth, IMAGE_SUFFIXES, ending="_mask")
-        depth_alone = divided and not images.folder.is_dir()
         return pair(
             split,
-            folder.name,
-            None if depth_alone else images,
-            clouds=clouds if self.depth else None,
+            defect,
+            None if divided and not inside("rgb") else images,
+            clouds=found("xyz", inside("xyz"), DEPTH_SUFFIXES) if self.depth else None,
             masks=masks if split == "test" else None,
         )
 
@@ -175,3 +233,8 @@ class Folder(PartsBuilder):
                 f"run again, and delete {self.data_dir} should this come back"
             )
         return content
+
+
+def _within(path: Path, kinds: Collection[str]) -> bool:
+    """Whether one of a relative path's folders has one of the names."""
+    return any(part in kinds for part in path.parts[:-1])

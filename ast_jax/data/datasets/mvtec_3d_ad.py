@@ -2,8 +2,9 @@
 
 from ast_jax.data.builder import PartsBuilder
 from ast_jax.data.decode import DEPTH_SUFFIXES, IMAGE_SUFFIXES
-from ast_jax.data.layout import Found, good_only, pair, subfolders
+from ast_jax.data.layout import Found, good_only, pair
 from ast_jax.data.samples import SPLITS, Listing
+from ast_jax.data.walk import subfolders
 
 
 class MVTec3DAD(PartsBuilder):
@@ -29,6 +30,7 @@ class MVTec3DAD(PartsBuilder):
   year={2022}
 }"""
     CLASS_NUMBERS = True
+    ACCOMPANYING = (*PartsBuilder.ACCOMPANYING, "camera_parameters.json")
     HAS_DEPTH = True
 
     def list_samples(self) -> Listing:

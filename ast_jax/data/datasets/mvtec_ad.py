@@ -2,8 +2,9 @@
 
 from ast_jax.data.builder import PartsBuilder
 from ast_jax.data.decode import IMAGE_SUFFIXES
-from ast_jax.data.layout import Found, good_only, pair, subfolders
+from ast_jax.data.layout import Found, good_only, pair
 from ast_jax.data.samples import Listing
+from ast_jax.data.walk import existing, subfolders
 
 
 class MVTecAD(PartsBuilder):
@@ -36,7 +37,7 @@ class MVTecAD(PartsBuilder):
         for split in ("train", "test"):
             folders = subfolders(base / split)
             for folder in folders if split == "test" else good_only(folders):
-                truth = base / "ground_truth" / folder.name
+                truth = existing(base / "ground_truth" / folder.name)
                 listing += pair(
                     split,
                     folder.name,

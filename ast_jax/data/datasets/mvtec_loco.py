@@ -12,8 +12,9 @@ from jaxtyping import Bool
 
 from ast_jax.data.builder import PartsBuilder
 from ast_jax.data.decode import IMAGE_SUFFIXES, decode_labels
-from ast_jax.data.layout import Found, files, good_only, pair, subfolders
+from ast_jax.data.layout import Found, good_only, pair
 from ast_jax.data.samples import SPLITS, Content, Listing, Sample
+from ast_jax.data.walk import one_form, subfolders
 from ast_jax.errors import UserError
 
 CONFIG = "defects_config.json"
@@ -48,6 +49,7 @@ class MVTecLOCO(PartsBuilder):
   pages={947--969},
   year={2022}
 }"""
+    ACCOMPANYING = (*PartsBuilder.ACCOMPANYING, CONFIG)
     CLASS_NUMBERS = True
     KINDS: ClassVar[Mapping[str, str]] = types.MappingProxyType(
         {"logical": "logical_anomalies", "structural": "structural_anomalies"}
@@ -61,17 +63,11 @@ class MVTecLOCO(PartsBuilder):
             folders = subfolders(base / split)
             for folder in folders if split == "test" else good_only(folders):
                 truth = base / "ground_truth" / folder.name
-                masks = {
-                    defects.name: tuple(files(defects, IMAGE_SUFFIXES).values())
-                    for defects in subfolders(truth)
-                }
                 listing += pair(
                     split,
                     folder.name,
                     Found.in_folder(folder, IMAGE_SUFFIXES),
-                    masks=Found(
-                        truth, {k: found for k, found in masks.items() if found}
-                    ),
+                    masks=_masks(truth),
                 )
         return listing
 
@@ -120,6 +116,18 @@ class MVTecLOCO(PartsBuilder):
             ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: not a {CONFIG} ({error!r})") from error
+
+
+def _masks(truth: Path) -> Found:
+    """The masks in the folder of each stem."""
+    files, problems = {}, []
+    for folder in subfolders(truth):
+        found = Found.in_folder(folder, IMAGE_SUFFIXES)
+        problems += found.problems
+        masks = tuple(path for paths in found.files.values() for path in paths)
+        if masks:
+            files[one_form(folder.name)] = masks
+    return Found(truth, files, tuple(problems))
 
 
 def saturation_area(

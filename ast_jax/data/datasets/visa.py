@@ -5,9 +5,10 @@ from collections import defaultdict
 from pathlib import Path
 
 from ast_jax.data.builder import PartsBuilder
-from ast_jax.data.layout import Found, pair, subfolders
+from ast_jax.data.layout import Found, pair
 from ast_jax.data.part import GOOD
 from ast_jax.data.samples import Listing
+from ast_jax.data.walk import subfolders
 from ast_jax.errors import UserError
 
 SPLIT_FILE = Path("split_csv", "1cls.csv")

@@ -1,0 +1,63 @@
+"""Which files of a data set's folder no part is made of, so that none goes unseen."""
+
+import dataclasses
+import os
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from ast_jax.data.walk import files_below, shown
+
+CLOUD_SUFFIXES = frozenset(
+    (".ply", ".pcd", ".exr", ".pfm", ".obj", ".stl", ".xyz", ".las", ".laz", ".e57")
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ignored:
+    """Files that are passed over.
+
+    Attributes:
+        count: how many.
+        places: in how many folders.
+        first: the first one's path below the data set's folder.
+    """
+
+    count: int
+    places: int
+    first: str
+
+    def __str__(self) -> str:
+        """As in "12 files in 2 places (first: good/notes.txt)"."""
+        files = "1 file" if self.count == 1 else f"{self.count} files"
+        places = "1 place" if self.places == 1 else f"{self.places} places"
+        return f"{files} in {places} (first: {self.first})"
+
+
+def unused_files(folders: Iterable[Path], used: Collection[Path]) -> list[Path]:
+    """The visible files below some folders that no sample has."""
+    known = {os.path.abspath(path) for path in used}
+    below = dict.fromkeys(path for folder in folders for path in files_below(folder))
+    return [path for path in below if os.path.abspath(path) not in known]
+
+
+def ignored(paths: Collection[Path], root: Path) -> Ignored | None:
+    """What is said of the paths that are passed over; None where there are none."""
+    if not paths:
+        return None
+    first = min(paths)
+    name = first.relative_to(root) if first.is_relative_to(root) else first
+    return Ignored(len(paths), len({path.parent for path in paths}), shown(name))
+
+
+def unread_clouds(paths: Collection[Path]) -> str:
+    """A line about point clouds of types that are not read; "" without any."""
+    found = [path for path in paths if path.suffix.lower() in CLOUD_SUFFIXES]
+    if not found:
+        return ""
+    suffixes = ", ".join(sorted({path.suffix.lower() for path in found}))
+    more = f" and {len(found) - 1} more files" if len(found) > 1 else ""
+    return (
+        f"{shown(min(found))}{more}: point clouds of a type that is not read "
+        f"({suffixes}); write TIFF or .npy, x, y, z [h, w, 3] or z [h, w] on the "
+        "image's pixel grid"
+    )

@@ -1,0 +1,85 @@
+"""What lies in a folder of the user's: visible files, and those that cannot be used."""
+
+import os
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from ast_jax.errors import UserError
+
+
+def shown(path: str | os.PathLike) -> str:
+    """A path that can be printed, whatever its bytes."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def one_form(name: str) -> str:
+    """A name in the one Unicode form (NFC) in which equal names are equal."""
+    return unicodedata.normalize("NFC", name)
+
+
+def existing(path: Path) -> Path:
+    """The path, or the one whose name is the same in another Unicode form."""
+    if os.path.lexists(path):
+        return path
+    forms = (unicodedata.normalize(form, str(path)) for form in ("NFC", "NFD"))
+    found = next((form for form in forms if os.path.lexists(form)), None)
+    if found is None and os.path.isdir(path.parent):  # forms may differ along the path
+        same = (p for p in entries(path.parent) if one_form(p.name) == path.name)
+        return next(same, path)
+    return path if found is None else Path(found)
+
+
+def entries(folder: Path) -> list[Path]:
+    """The visible entries, sorted; none where there is no such folder.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    try:
+        found = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        name, reason = shown(folder), error.strerror
+        raise UserError(f"{name}: cannot be read ({reason})") from error
+    # macOS leaves ._000.png beside 000.png.
+    return [path for path in found if not path.name.startswith(".")]
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The visible subfolders, sorted; none where there is no such folder."""
+    return [path for path in entries(folder) if path.is_dir()]
+
+
+def files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Every visible entry that is no folder, in subfolders too; links are followed."""
+    real = os.path.realpath(folder)
+    if real in above:  # a link to a folder that it lies in
+        return
+    for path in entries(folder):
+        if path.is_dir():
+            yield from files_below(path, above | {real})
+        else:
+            yield path
+
+
+def unusable(path: Path) -> str:
+    """Why a file can't be used, in a line; "" where nothing speaks against it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return f"{shown(path)}: its name is not UTF-8; rename it"
+    if is_file(path):
+        return ""
+    if os.path.islink(path):
+        return f"{path}: a link to {shown(os.readlink(path))}, which is not there"
+    return f"{path}: no file"
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False too for a name that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
