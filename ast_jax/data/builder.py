@@ -10,6 +10,7 @@ import abc
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 import types
@@ -300,7 +301,8 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def parts(self, split: str) -> Parts:
         """The prepared parts of "train", "validation" or "test"; maybe none."""
         try:
-            rows = self.info.metadata["parts"].get(split, [])
+            metadata = self.info.metadata
+            rows = metadata["parts"].get(split, [])
         except (ValueError, KeyError) as error:
             raise _damaged(self.data_dir) from error
         entries = [Entry(*row) for row in rows]
@@ -322,6 +324,7 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             entries,
             read,
             bit_depth=self.bit_depth,
+            sizes=metadata.get("sizes", ()) if split == "train" else (),
             notes=notes,
             excluded=self.excluded if split == "train" else (),
         )
@@ -431,14 +434,17 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         samples = [s for s in self.listing.samples if s.split == split]
         rows = self.info.metadata["parts"][split] = []
         title = f"Preparing {self.category} {split}"
-        peak = 0
+        peak, sizes = 0, set()
         for key, sample in enumerate(tqdm(samples, title, disable=None)):
             content = self._checked(self.fill(sample))
             peak = max(peak, content.peak)
+            sizes |= {content.size} - {None}
             rows.append([sample.id, sample.defect, content.digests()])
             yield key, self.store(sample, content)
         if split == "train":  # the first split
             self.info.metadata["peak"] = peak
+            by_area = sorted(sizes, key=math.prod)
+            self.info.metadata["sizes"] = by_area[:1] + by_area[1:][-1:]
 
     def _checked(self, sample: Sample) -> Content:
         """The sample's content; what is wrong with it goes on the list of problems."""

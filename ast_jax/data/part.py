@@ -89,6 +89,7 @@ class Parts(Sequence):
         bit_depth: int = 16,
         notes: tuple[str, ...] = (),
         excluded: tuple[str, ...] = (),
+        sizes: Iterable[Sequence[int]] = (),
     ):
         """Parts that are decoded by `read(i)`, which threads may call.
 
@@ -98,12 +99,14 @@ class Parts(Sequence):
             bit_depth: how many bits of 16 it takes for filled.
             notes: what else there is to say about them, see `summary`.
             excluded: ids that the user has left out.
+            sizes: height and width of the smallest and the largest, where known.
         """
         self._entries = tuple(entries)
         self._read = read
         self.bit_depth = bit_depth
         self._notes = notes
         self.excluded = excluded
+        self.sizes = tuple((int(height), int(width)) for height, width in sizes)
 
     def __len__(self) -> int:
         """Return the number of parts."""

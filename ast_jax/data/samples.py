@@ -100,6 +100,7 @@ class Content:
         masks: the encoded ground truth.
         saturations: as in `Part`.
         peak: the largest value of an image of 16 bits, if it has just been decoded.
+        size: height and width in pixels, likewise.
     """
 
     image: bytes | None
@@ -107,6 +108,7 @@ class Content:
     masks: tuple[bytes, ...] | None
     saturations: tuple[float, ...] = ()
     peak: int = 0
+    size: tuple[int, int] | None = None
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of each kind of content that there is."""
@@ -174,15 +176,17 @@ def check(sample: Sample, reading: Reading) -> tuple[Content, list[str]]:
     arrays = {"xyz": z, **{key: mask for key, (_, mask) in enumerate(pairs)}}
     named = [(sample.name(sources[key]), arrays[key]) for key in sources]
     problems += _misfits(sample, raster, named)
+    pixels = z if raster is None else raster.values
+    seen = {"peak": peak, "size": None if pixels is None else pixels.shape[:2]}
     if sample.defect != GOOD:
         for name, mask in named[1:]:
             _judge(name, mask)
         masks = None if sample.masks is None else tuple(c for c, _ in pairs)
-        return Content(image, z, masks, peak=peak), problems
+        return Content(image, z, masks, **seen), problems
     for name, mask in named[1:]:
         if mask is not None and mask.any():
             problems.append(f"{name}: marks a defect in a good part")
-    return Content(image, z, (), peak=peak), problems
+    return Content(image, z, (), **seen), problems
 
 
 def _peak(raster: Raster | None) -> int:

@@ -68,6 +68,8 @@ def begin_pair(run: Run, category: Category, seed: int, share: int) -> Untrained
         "channels": inputs.channels,
         "bit_depth": parts["train"].bit_depth,
         "excluded": parts["train"].excluded,
+        "sizes": parts["train"].sizes,
+        "files": parts["train"].summary,
         "backbone": category.backbone and category.backbone.fingerprint,
         "train": [ids[row] for row in rows],
         "held_out": [ids[row] for row in held_out],

@@ -90,7 +90,7 @@ def test_each_category_says_what_its_detector_was_given(odd):
     _, page = odd
     shown = " ".join(page.text)
     assert shown.count("20 good parts") == 2
-    assert "4 good parts, 12 defective ones of 3 types" in shown
+    assert "4 good, 12 defective in 3 types" in shown
     assert "768 by 768 pixels" in shown and "timm's release, Apache-2.0" in shown
     assert "by more than 7 mm" in shown and "MVTec 3D-AD, CC BY-NC-SA 4.0" in shown
 
