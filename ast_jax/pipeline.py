@@ -19,6 +19,7 @@ from ast_jax.evaluation.results import Evaluation, evaluate_scores, results_tree
 from ast_jax.features.category import Category
 from ast_jax.files import write_json
 from ast_jax.inference.category import calibrate_category, score_test_images
+from ast_jax.inference.oddest import oddest_good_parts
 from ast_jax.mode import Mode
 from ast_jax.parallel import DATA_AXIS, barrier, is_main, main_first, task_mesh
 from ast_jax.precision import multiplied_at
@@ -206,4 +207,7 @@ def evaluate_category(run: Run, category: Category) -> Evaluation:
     parts = category.parts["test"]
     kinds = data.builder_class(category.config.dataset.name).KINDS
     figures = evaluate_scores(parts, scores, kinds)
-    return Evaluation(category.name, parts, scores.combined, figures, calibration)
+    oddest = oddest_good_parts(run, category, ensemble)
+    return Evaluation(
+        category.name, parts, scores.combined, figures, calibration, oddest
+    )

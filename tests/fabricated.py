@@ -11,6 +11,7 @@ from ast_jax.data.part import GOOD, Entry, Part, Parts
 from ast_jax.evaluation import results
 from ast_jax.inference.calibration import calibrate
 from ast_jax.inference.ensemble import Scores
+from ast_jax.inference.oddest import OddestParts
 from ast_jax.inference.score_map import map_at
 from ast_jax.run import Run
 
@@ -98,16 +99,23 @@ def _category(
     by_seed = {}
     for seed in run.config.train.seeds:
         rng = np.random.default_rng(seed)
-        by_seed[seed] = {n: _scores(rng, labels) for n in ("student", "teacher")}
+        by_seed[str(seed)] = {n: _scores(rng, labels) for n in ("student", "teacher")}
         _log_training(run, name, seed)
-    scores = by_seed[run.config.train.seeds[0]]
+    scores = by_seed[str(run.config.train.seeds[0])]
     figures = {
         network: results._figures_of_seeds(parts, by_seed, scores[network], network)
         for network in scores
     }
     good = _scores(np.random.default_rng(99), np.zeros(held_out, bool))
     calibration = calibrate(good.image, good.maximum, run.config.calibration.alpha)
-    return results.Evaluation(name, parts, scores, figures, calibration)
+    few = Parts(
+        [Entry(f"train/good/{i:03d}", GOOD, {}) for i in range(3)],
+        lambda i: dataclasses.replace(part(f"train/good/{i:03d}", GOOD), **changes),
+    )
+    odd = None
+    if held_out:
+        odd = OddestParts(few, good.select(np.arange(3)), held_out=True)
+    return results.Evaluation(name, parts, scores, figures, calibration, odd)
 
 
 def _scores(rng: np.random.Generator, labels: np.ndarray) -> Scores:

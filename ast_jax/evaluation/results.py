@@ -13,6 +13,7 @@ from ast_jax.evaluation.published import published
 from ast_jax.inference.calibration import Calibration
 from ast_jax.inference.category import CategoryScores
 from ast_jax.inference.ensemble import NETWORKS, Scores, ScoresBySeed
+from ast_jax.inference.oddest import OddestParts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Evaluation:
       scores: network → the test images' scores; with several seeds the ensemble's.
       figures: network → the figures that stand in `results.json`.
       calibration: from held-out good images; None without any.
+      oddest: the good parts that it finds oddest; None where not looked for.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Evaluation:
     scores: dict[str, Scores]
     figures: dict[str, dict]
     calibration: Calibration | None
+    oddest: OddestParts | None = None
 
 
 def evaluate_scores(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ast_jax import scoring
 from ast_jax.features.inputs import Inputs
@@ -39,6 +39,12 @@ class Scores:
     maximum: Float[np.ndarray, " n"]
     mean: Float[np.ndarray, " n"]
     image: Float[np.ndarray, " n"]
+
+    def select(self, rows: Int[np.ndarray, " m"]) -> "Scores":
+        """The scores of some of the parts."""
+        return Scores(
+            self.maps[rows], self.maximum[rows], self.mean[rows], self.image[rows]
+        )
 
 
 # seed → network → scores

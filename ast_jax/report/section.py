@@ -18,6 +18,7 @@ from ast_jax.inference.proportion import Proportion, share_of_alarms
 from ast_jax.inference.score_map import map_at
 from ast_jax.report import gallery, history, pictures, plots
 from ast_jax.report.input_facts import input_facts
+from ast_jax.report.oddest import OddPart, odd_parts
 from ast_jax.report.tables import DASH, Cell, Table, percent
 from ast_jax.run import Run
 
@@ -54,6 +55,8 @@ class Section:
       false_alarms: observed on good test images; None without threshold or images.
       recall: observed on defective test images; likewise.
       types: the good images and every defect type.
+      oddest: the good parts that the detector finds oddest.
+      held_out: whether training has not seen those.
       scales: map → its colour scale.
       cards: those in the gallery, worst first.
       images: all test images there are.
@@ -67,6 +70,8 @@ class Section:
     false_alarms: Proportion | None
     recall: Proportion | None
     types: list[TypeRow]
+    oddest: list[OddPart]
+    held_out: bool
     scales: dict[str, ColourScale]
     cards: list[gallery.Card]
     images: int
@@ -112,6 +117,8 @@ def section(run: Run, category: Evaluation, folder: Path, limit: int) -> Section
         false_alarms=None if alarms is None else share_of_alarms(alarms[~labels]),
         recall=None if alarms is None else share_of_alarms(alarms[labels]),
         types=_types(category.parts.defects, labels, scores, alarms),
+        oddest=odd_parts(category, scales.get("student")),
+        held_out=category.oddest is not None and category.oddest.held_out,
         scales=scales,
         cards=_cards(category, labels, scales, folder / "images", limit),
         images=len(labels),

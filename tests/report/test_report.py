@@ -95,6 +95,14 @@ def test_each_category_says_what_its_detector_was_given(odd):
     assert "by more than 7 mm" in shown and "MVTec 3D-AD, CC BY-NC-SA 4.0" in shown
 
 
+def test_the_oddest_good_parts_are_shown_before_the_curves(odd):
+    _, page = odd
+    assert page.text.count("The oddest good parts") == 2
+    shown = " ".join(page.text)
+    assert shown.index("train/good/002") < shown.index("Curves")
+    assert "that training has not seen" in shown
+
+
 def test_configuration_versions_and_seeds_are_shown(odd):
     _, page = odd
     assert "teacher.hidden" in page.text and "jax" in page.text

@@ -1,0 +1,58 @@
+"""The good parts that a detector finds oddest: worth a look before it is trusted."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ast_jax.data.part import Parts
+from ast_jax.features.category import Category
+from ast_jax.inference.ensemble import Ensemble, Scores
+from ast_jax.run import Run
+
+COUNT = 6
+
+
+class OddestParts(NamedTuple):
+    """Good parts with the highest image scores, the oddest first.
+
+    Attributes:
+      parts: the parts.
+      scores: the student's of them.
+      held_out: whether training has not seen them.
+    """
+
+    parts: Parts
+    scores: Scores
+    held_out: bool
+
+
+def oddest_good_parts(
+    run: Run, category: Category, ensemble: Ensemble
+) -> OddestParts | None:
+    """Scores the good parts that training left out, or where there are none its own.
+
+    Returns:
+      The `COUNT` oddest; None without any good part.
+    """
+    split, ids = _good_parts(run, category)
+    position = {part_id: row for row, part_id in enumerate(category.parts[split].ids)}
+    rows = [position[part_id] for part_id in ids if part_id in position]
+    if not rows:
+        return None
+    inputs = category.inputs(split).select(rows)
+    scores = ensemble.score(inputs, category.config.train.batch_size)["student"]
+    order = np.argsort(-scores.image, kind="stable")[:COUNT]
+    learned = run.read_inputs(category.name, category.config.train.seeds[0])["train"]
+    return OddestParts(
+        category.parts[split].subset([rows[place] for place in order]),
+        scores.select(order),
+        held_out=ids != learned,
+    )
+
+
+def _good_parts(run: Run, category: Category) -> tuple[str, list[str]]:
+    """The split and the ids of the good parts to look at."""
+    if len(category.parts["validation"]):
+        return "validation", list(category.parts["validation"].ids)
+    record = run.read_inputs(category.name, category.config.train.seeds[0])
+    return "train", record["held_out"] or record["train"]

@@ -1,0 +1,48 @@
+"""Pictures of the good parts that a detector finds oddest, for the report."""
+
+from typing import NamedTuple
+
+from ast_jax.evaluation.results import Evaluation
+from ast_jax.inference.colours import ColourScale
+from ast_jax.inference.score_map import map_at
+from ast_jax.report import pictures
+
+
+class OddPart(NamedTuple):
+    """What the page shows of one part.
+
+    Attributes:
+      id: the part's.
+      score: its image score.
+      size: height and width of the pictures.
+      views: what they show → data URI.
+    """
+
+    id: str
+    score: float
+    size: tuple[int, int]
+    views: dict[str, str]
+
+
+def odd_parts(evaluation: Evaluation, scale: ColourScale | None) -> list[OddPart]:
+    """The oddest good parts of a category, the oddest first; none where not looked for.
+
+    Args:
+      evaluation: of the category.
+      scale: of the student's maps of test images; None without any.
+    """
+    if evaluation.oddest is None:
+        return []
+    parts, scores, _ = evaluation.oddest
+    if scale is None:
+        scale = ColourScale.of(scores.maps, scores.maximum, None)
+    shown = []
+    for index, part_id in enumerate(parts.ids):
+        part = parts[index]
+        size = pictures.thumbnail_size(part.size)
+        position = scale.position(map_at(scores.maps[index], size))
+        views = pictures.pictures(part, {"student": position})
+        views.pop("truth", None)  # a good part's is empty
+        uris = pictures.data_uris(part, views)
+        shown.append(OddPart(part_id, float(scores.image[index]), size, uris))
+    return shown
