@@ -9,11 +9,14 @@ python := .venv/bin/python
 install := $(python) -m pip install --quiet --disable-pip-version-check \
   --constraint constraints.txt
 
-.PHONY: quickstart test test-slow lint torch clean
+.PHONY: quickstart solar test test-slow lint torch clean
 .NOTPARALLEL:
 
 quickstart: .venv/requirements.stamp  ## data, training, evaluation and report, on a CPU
 	$(python) train.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+solar: .venv/solar.stamp  ## real pictures: solar cells, which pip brings
+	$(python) train.py --config=configs/solar.py --workdir=runs/solar
 
 test: .venv/requirements-dev.stamp  ## every test but the slow ones
 	$(python) -m pytest -n 2 -m "not slow"
@@ -36,6 +39,12 @@ clean:  ## leaves runs/, which holds results
 	  echo ".venv holds a Python older than 3.11: remove it with 'make clean'" >&2; exit 1; }
 	@echo "Installing $< into .venv (about 1.3 GB, a few minutes)"
 	@$(install) -r $<
+	@touch $@
+
+.venv/solar.stamp: .venv/requirements.stamp constraints.txt
+	@echo "Installing 2,624 pictures of solar cells into .venv (91 MB; CC BY-NC-SA 4.0:" \
+	  "not for commercial use)"
+	@$(install) "elpv-dataset>=1.0.0.post1,<2"
 	@touch $@
 
 # For the tests of what reads or equals PyTorch. On Linux the package index's build is for

@@ -5,7 +5,7 @@ python train.py --config=configs/ablation.py --workdir=runs/ablation \\
 
 Trains every variant as an ordinary run in DIR/<variant>, then prints a table, which
 stands in DIR/ablation.md and .json too; a teacher that several share is trained once.
-`:small` is for a laptop; `:synthetic` takes the quickstart's parts and settings. Other
+`:small` is for a laptop; `:synthetic` takes those of `quickstart:scattering`. Other
 variants: --config.variants="(('wide', {'student.width': 256}),)".
 """
 
@@ -30,7 +30,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.student.width = 128
         config.teacher.epochs = config.student.epochs = 24
     elif variant == "synthetic":
-        config = config_file.module("quickstart").get_config()
+        config = config_file.module("quickstart").get_config("scattering")
     elif variant:
         raise ValueError(f"unknown variant {variant!r}; there are small and synthetic")
     with config.unlocked():

@@ -1,10 +1,13 @@
-"""A minute to a first report: synthetic RGB+3D parts, no download, small networks.
+"""A first report in minutes: synthetic RGB+3D parts, real features, small networks.
 
 python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 
+The features are EfficientNet-Lite0's, whose ImageNet weights pip has installed.
+`:scattering` takes none at all, at 256 pixels, and a minute: image AUROC 0.998 in mode
+rgb3d; of the defects some show only in colour and some only in depth, so
+--config.mode=rgb reaches 0.80 and --config.mode=3d 0.81.
+
 One product, "flange"; there are "biscuit" and "bolt" too (--config.dataset.categories).
-Image AUROC 0.998 in mode rgb3d; of the defects some show only in colour and some only
-in depth, so --config.mode=rgb reaches 0.80 and --config.mode=3d 0.81.
 """
 
 from ml_collections import ConfigDict
@@ -12,17 +15,22 @@ from ml_collections import ConfigDict
 from ast_jax.config import default
 
 
-def get_config() -> ConfigDict:
-    """The synthetic data set with the weight-free scattering backbone."""
+def get_config(variant: str = "") -> ConfigDict:
+    """The synthetic data set; "scattering" takes the backbone without weights."""
     config = default()
     config.dataset.name = "synthetic"
     config.dataset.categories = ("flange",)
-    config.dataset.image_size = 256
-    config.backbone.name = "scattering"
+    config.dataset.image_size = 512
+    config.backbone.name = "tf_efficientnet_lite0.package"
     config.teacher.hidden = 32
     config.teacher.epochs = 24
     config.student.width = 64
     config.student.epochs = 24
     config.calibration.fraction = 0.2
     config.calibration.alpha = 0.05
+    if variant == "scattering":
+        config.dataset.image_size = 256
+        config.backbone.name = "scattering"
+    elif variant:
+        raise ValueError(f"unknown variant {variant!r}; there is scattering")
     return config

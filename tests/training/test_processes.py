@@ -14,7 +14,7 @@ from ast_jax.errors import UserError
 
 REPOSITORY = Path(__file__).parents[2]
 TINY = [
-    "--config=configs/quickstart.py",
+    "--config=configs/quickstart.py:scattering",
     "--config.dataset.image_size=64",
     "--config.teacher.hidden=4",
     "--config.teacher.blocks=2",
