@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from ast_jax.run import write_json, write_text
+from ast_jax.files import write_json, write_text
 from benchmarks.accelerator_parts import PARTS, Row
 from benchmarks.side_by_side import QUICK
 
