@@ -1,9 +1,22 @@
-"""Eight simulated devices, and the jaxtyping signatures checked while tests run."""
+"""Eight simulated devices, and the jaxtyping signatures checked while tests run.
+
+What JAX compiles is kept in .pytest_cache: tests, the workers that run them and the
+commands that they start compile many programs alike.
+"""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(Path(__file__).parents[1] / ".pytest_cache" / "compiled"),
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+# With a limit JAX locks the folder: without, one process may read what another writes.
+os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2 * 10**9))
 
 import jax
 import pytest
