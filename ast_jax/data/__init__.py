@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.exclude import read_names
 from ast_jax.data.layout import near_match
+from ast_jax.data.listing import SPLITS
 from ast_jax.data.part import Part, Parts
-from ast_jax.data.samples import SPLITS
 from ast_jax.data.walk import one_form
 from ast_jax.errors import UserError
 from ast_jax.mode import Mode

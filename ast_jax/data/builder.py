@@ -24,13 +24,14 @@ from absl import logging
 from google.protobuf.json_format import ParseError
 from tqdm import tqdm
 
+from ast_jax.data.content import Content, Reading, check
 from ast_jax.data.decode import DEFAULT_DEPTH, estimate_bit_depth
 from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.exclude import chosen
 from ast_jax.data.ignored import ignored, unread_clouds, unused_files
 from ast_jax.data.layout import near_match
+from ast_jax.data.listing import SPLITS, Listing, Sample, problems_error
 from ast_jax.data.part import Entry, Part, Parts
-from ast_jax.data.samples import SPLITS, Content, Listing, Reading, Sample, check, told
 from ast_jax.data.walk import subfolders
 from ast_jax.errors import UserError
 from ast_jax.files import expanded
@@ -362,7 +363,7 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if any(sample.split == "train" for sample in self.listing.samples):
             return
         if problems:
-            raise told(problems)
+            raise problems_error(problems)
         left = ignored(self._unused, self.root)
         raise UserError(
             f"{self.root}: no good training image of {self.category!r}; "
@@ -463,7 +464,7 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._problems = list(self.listing.problems)
         super()._download_and_prepare(*args, **kwargs)
         if self._problems:
-            raise told(self._problems)
+            raise problems_error(self._problems)
 
     # Nothing is downloaded: tfds needs no folder for it, and has nothing to announce.
     def _make_download_manager(self, **kwargs: Any) -> Any:

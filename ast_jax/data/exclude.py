@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ast_jax.data.layout import near_match
-from ast_jax.data.samples import Sample
+from ast_jax.data.listing import Sample
 from ast_jax.data.walk import one_form
 from ast_jax.errors import UserError
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from absl import logging
 
+from ast_jax.data.listing import Listing, Sample
 from ast_jax.data.part import GOOD
-from ast_jax.data.samples import Listing, Sample
 from ast_jax.data.walk import files_below, one_form, unusable
 
 Files = dict[str, tuple[Path, ...]]
@@ -101,7 +101,7 @@ def _shared(path: Path, other: Path, stem: str) -> str:
     )
 
 
-def pair(
+def join_by_stem(
     split: str,
     defect: str,
     images: Found | None,
@@ -109,7 +109,7 @@ def pair(
     clouds: Found | None = None,
     masks: Found | None = None,
 ) -> Listing:
-    """Pair the images of one split and defect type with their clouds and masks.
+    """Join the images of one split and defect type with their clouds and masks.
 
     Args:
         split: "train", "validation" or "test".

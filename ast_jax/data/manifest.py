@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ast_jax.data.layout import Files, Found, near_match, pair
+from ast_jax.data.layout import Files, Found, join_by_stem, near_match
+from ast_jax.data.listing import SPLITS, Listing
 from ast_jax.data.part import GOOD
-from ast_jax.data.samples import SPLITS, Listing
 from ast_jax.data.walk import existing, is_file, one_form, shown, unusable
 from ast_jax.errors import UserError
 
@@ -76,7 +76,7 @@ def list_manifest(path: Path, *, depth: bool) -> Listing:
     listing = Listing(problems=tuple(problems))
     for (split, defect), group in sorted(groups.items()):
         has_images = bool(group["image"])
-        listing += pair(
+        listing += join_by_stem(
             split,
             defect,
             Found(path, group["image"]) if has_images else None,

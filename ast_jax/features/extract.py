@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Shaped
 from tqdm import tqdm
 
 from ast_jax.backbones import Backbone
+from ast_jax.config import STRIDE
 from ast_jax.data import depth
 from ast_jax.data.decode import DEFAULT_DEPTH, FULL_DEPTH, resize_image
 from ast_jax.data.depth_options import DepthOptions
@@ -31,7 +32,6 @@ from ast_jax.mode import Mode
 from ast_jax.parallel import barrier
 
 STORAGE_DTYPES = ("float32", "float16")
-STRIDE = 32  # image pixels a position of the map, where no backbone says so
 _DEPTH_CHANNELS = depth.UNSHUFFLE**2
 _LACKS = {
     "image": "has no image; take mode=3d or another data set",

@@ -17,8 +17,8 @@ from typing import Any
 from absl import logging
 
 from ast_jax.data.builder import PartsBuilder
+from ast_jax.data.listing import Listing, Sample
 from ast_jax.data.part import GOOD
-from ast_jax.data.samples import Listing, Sample
 from ast_jax.errors import UserError
 
 DISTRIBUTION = "elpv-dataset"

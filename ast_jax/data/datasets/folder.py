@@ -16,12 +16,13 @@ import tensorflow_datasets as tfds
 from jaxtyping import Float32
 
 from ast_jax.data.builder import PartsBuilder
+from ast_jax.data.content import Content
 from ast_jax.data.decode import DEPTH_SUFFIXES, IMAGE_SUFFIXES, decode_z, read_file
 from ast_jax.data.ignored import unread_clouds
-from ast_jax.data.layout import Found, pair
+from ast_jax.data.layout import Found, join_by_stem
+from ast_jax.data.listing import Listing, Sample
 from ast_jax.data.manifest import find_manifest, list_manifest
 from ast_jax.data.part import GOOD
-from ast_jax.data.samples import Content, Listing, Sample
 from ast_jax.data.walk import existing, files_below, one_form, shown, subfolders
 from ast_jax.errors import UserError
 from ast_jax.files import expanded
@@ -149,7 +150,7 @@ class Folder(PartsBuilder):
         else:
             truth = existing(self.root / "masks" / folder.name)
             masks = Found.in_folder(truth, IMAGE_SUFFIXES, ending="_mask")
-        return pair(
+        return join_by_stem(
             split,
             defect,
             None if divided and not inside("rgb") else images,

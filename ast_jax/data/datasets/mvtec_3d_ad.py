@@ -2,8 +2,8 @@
 
 from ast_jax.data.builder import PartsBuilder
 from ast_jax.data.decode import DEPTH_SUFFIXES, IMAGE_SUFFIXES
-from ast_jax.data.layout import Found, good_only, pair
-from ast_jax.data.samples import SPLITS, Listing
+from ast_jax.data.layout import Found, good_only, join_by_stem
+from ast_jax.data.listing import SPLITS, Listing
 from ast_jax.data.walk import subfolders
 
 
@@ -40,7 +40,7 @@ class MVTec3DAD(PartsBuilder):
             folders = subfolders(self.root / self.category / split)
             for folder in folders if split == "test" else good_only(folders):
                 clouds = Found.in_folder(folder / "xyz", DEPTH_SUFFIXES)
-                listing += pair(
+                listing += join_by_stem(
                     split,
                     folder.name,
                     Found.in_folder(folder / "rgb", IMAGE_SUFFIXES),

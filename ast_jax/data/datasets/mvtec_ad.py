@@ -2,8 +2,8 @@
 
 from ast_jax.data.builder import PartsBuilder
 from ast_jax.data.decode import IMAGE_SUFFIXES
-from ast_jax.data.layout import Found, good_only, pair
-from ast_jax.data.samples import Listing
+from ast_jax.data.layout import Found, good_only, join_by_stem
+from ast_jax.data.listing import Listing
 from ast_jax.data.walk import existing, subfolders
 
 
@@ -38,7 +38,7 @@ class MVTecAD(PartsBuilder):
             folders = subfolders(base / split)
             for folder in folders if split == "test" else good_only(folders):
                 truth = existing(base / "ground_truth" / folder.name)
-                listing += pair(
+                listing += join_by_stem(
                     split,
                     folder.name,
                     Found.in_folder(folder, IMAGE_SUFFIXES),

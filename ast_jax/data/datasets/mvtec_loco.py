@@ -11,9 +11,10 @@ import numpy as np
 from jaxtyping import Bool
 
 from ast_jax.data.builder import PartsBuilder
+from ast_jax.data.content import Content
 from ast_jax.data.decode import IMAGE_SUFFIXES, decode_labels
-from ast_jax.data.layout import Found, good_only, pair
-from ast_jax.data.samples import SPLITS, Content, Listing, Sample
+from ast_jax.data.layout import Found, good_only, join_by_stem
+from ast_jax.data.listing import SPLITS, Listing, Sample
 from ast_jax.data.walk import one_form, subfolders
 from ast_jax.errors import UserError
 
@@ -63,7 +64,7 @@ class MVTecLOCO(PartsBuilder):
             folders = subfolders(base / split)
             for folder in folders if split == "test" else good_only(folders):
                 truth = base / "ground_truth" / folder.name
-                listing += pair(
+                listing += join_by_stem(
                     split,
                     folder.name,
                     Found.in_folder(folder, IMAGE_SUFFIXES),

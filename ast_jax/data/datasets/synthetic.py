@@ -19,8 +19,8 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from ast_jax.data.builder import PartsBuilder
+from ast_jax.data.listing import Listing, Sample
 from ast_jax.data.part import GOOD, Part
-from ast_jax.data.samples import Listing, Sample
 from ast_jax.data.synthetic import defects, rendering, shapes
 from ast_jax.data.synthetic.defects import DEFECTS
 from ast_jax.data.synthetic.shapes import CATEGORIES

@@ -5,9 +5,9 @@ from collections import defaultdict
 from pathlib import Path
 
 from ast_jax.data.builder import PartsBuilder
-from ast_jax.data.layout import Found, pair
+from ast_jax.data.layout import Found, join_by_stem
+from ast_jax.data.listing import Listing
 from ast_jax.data.part import GOOD
-from ast_jax.data.samples import Listing
 from ast_jax.data.walk import subfolders
 from ast_jax.errors import UserError
 
@@ -70,7 +70,7 @@ class VisA(PartsBuilder):
                 masks[image.stem] = (mask,)
         data = self.root / self.category / "Data"
         for (split, defect), found in sorted(images.items()):
-            listing += pair(
+            listing += join_by_stem(
                 split,
                 defect,
                 Found(data / "Images", {stem: (path,) for stem, path in found.items()}),

@@ -1,4 +1,4 @@
-"""Samples: where the data of a part lie, what is kept of them, and their check."""
+"""Content: what is read of a part's files and kept, and its check."""
 
 import dataclasses
 import functools
@@ -23,56 +23,10 @@ from ast_jax.data.decode import (
     read_image,
 )
 from ast_jax.data.depth_options import DepthOptions
+from ast_jax.data.listing import Sample
 from ast_jax.data.part import GOOD, Entry, Part
 from ast_jax.data.raster import Raster
 from ast_jax.errors import UserError
-
-SPLITS = ("train", "validation", "test")
-SHOWN_PROBLEMS = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class Sample:
-    """Where the data of one part lie, or (synthetic) those data themselves.
-
-    Attributes:
-        id: split, defect and stem: "test/bent/000".
-        split: "train", "validation" or "test".
-        defect: "good" or the defect type.
-        image: the image file, or its bytes.
-        xyz: the point cloud or depth file, or z in metres.
-        masks: the ground truth, one file a defect; () where a good part has none, None
-            where the data set has none for this defect type.
-    """
-
-    id: str
-    split: str
-    defect: str
-    image: Path | bytes | None = None
-    xyz: Path | Float32[np.ndarray, "h w"] | None = None
-    masks: tuple[Path | bytes, ...] | None = ()
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """Every file of the sample."""
-        sources = (self.image, self.xyz, *(self.masks or ()))
-        return tuple(source for source in sources if isinstance(source, Path))
-
-    def name(self, source: Any) -> str:
-        """What an error calls a source: its path, or the sample's id."""
-        return str(source) if isinstance(source, Path) else self.id
-
-
-@dataclasses.dataclass(frozen=True)
-class Listing:
-    """The samples of a category, and a line for each file that is missing."""
-
-    samples: tuple[Sample, ...] = ()
-    problems: tuple[str, ...] = ()
-
-    def __add__(self, other: "Listing") -> "Listing":
-        """Both, one after the other."""
-        return Listing(self.samples + other.samples, self.problems + other.problems)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,17 +195,6 @@ def _judge(name: str, mask: Bool[np.ndarray, "h w"] | None) -> None:
             "%s: marks %.0f %% of the image as defective; is it inverted?",
             *(name, 100 * share),
         )
-
-
-def told(problems: Sequence[str]) -> UserError:
-    """Log every problem; return the one line that counts them and shows the first."""
-    for problem in problems:
-        logging.error("%s", problem)
-    shown = "; ".join(problems[:SHOWN_PROBLEMS])
-    more = len(problems) - SHOWN_PROBLEMS
-    end = f"; and {more} more, all in the log" if more > 0 else ""
-    counted = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return UserError(f"{counted} with the data: {shown}{end}")
 
 
 def _size(shape: tuple[int, ...]) -> str:
