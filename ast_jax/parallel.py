@@ -127,8 +127,8 @@ def connect(
       UserError: there is no cluster, the coordinator does not answer, or only some of
         the three are given.
     """
-    given = (coordinator, count, index)
-    if any(value is not None for value in given) and None in given:
+    process = (coordinator, count, index)
+    if any(value is not None for value in process) and None in process:
         raise UserError(
             "--coordinator, --process_count and --process_index go together."
         )

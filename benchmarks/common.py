@@ -235,7 +235,7 @@ def report(results: Mapping[str, Any]) -> None:
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _rounded(of) for key, of in value.items()}
+        return {key: _rounded(entry) for key, entry in value.items()}
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 

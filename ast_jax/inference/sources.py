@@ -56,9 +56,9 @@ def listed(
       UserError: a path does not exist, nothing is found, a folder cannot be read, or
         nothing says where the point clouds are.
     """
-    for given in (path, xyz):
-        if given is not None and not given.exists():
-            raise UserError(f"{given}: no such file or folder")
+    for argument in (path, xyz):
+        if argument is not None and not argument.exists():
+            raise UserError(f"{argument}: no such file or folder")
     if xyz is not None and path.is_dir() != xyz.is_dir():
         raise UserError(f"--xyz={xyz}: give a folder for a folder, a file for a file")
     clouds = not Mode(mode).has_colour and xyz is None

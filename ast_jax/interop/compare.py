@@ -61,7 +61,7 @@ class Comparison:
         )
 
 
-def opened(path: Path) -> Callable[[Arrays], Arrays]:
+def load_function(path: Path) -> Callable[[Arrays], Arrays]:
     """The function in an exported file.
 
     Raises:
@@ -103,10 +103,10 @@ def compare(
     """Scores every part, decoded or of a data set, by both."""
     if not len(parts):
         raise UserError("the data set has no test images to compare on; add test/.")
-    given = ((part.image, part.z) for part in parts)
+    pixels = ((part.image, part.z) for part in parts)
     scores, maps, differing = [], [], 0
     predictions = tqdm(
-        detector.predict_many(given), total=len(parts), unit=" images", disable=None
+        detector.predict_many(pixels), total=len(parts), unit=" images", disable=None
     )
     for part, prediction in zip(parts, predictions, strict=True):
         if isinstance(prediction, UserError):
@@ -140,7 +140,7 @@ def _define_flags() -> None:
 def main() -> None:
     """Compares what the flags name."""
     values = flags.FLAGS
-    function = opened(Path(values.file))
+    function = load_function(Path(values.file))
     detector = Detector.load(values.workdir, values.category)
     config = detector.config
     parts = data.load(

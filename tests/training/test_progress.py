@@ -22,12 +22,12 @@ def progress(directory, stage="teacher", **options) -> Progress:
 
 def log_epochs(directory, first: int, last: int, stage="teacher", **options):
     """Logs epochs of ten steps; the loss is 1 / step."""
-    of = progress(directory, stage, **options)
-    of.start(10 * (first - 1))
+    log = progress(directory, stage, **options)
+    log.start(10 * (first - 1))
     for epoch in range(first, last + 1):
-        of.advance(10 * epoch, 0.1 / epoch)
-        of.log(epoch, 10 * epoch, 0.1 / epoch)
-    of.close()
+        log.advance(10 * epoch, 0.1 / epoch)
+        log.log(epoch, 10 * epoch, 0.1 / epoch)
+    log.close()
 
 
 def without_times(directory) -> list[dict]:
@@ -46,11 +46,11 @@ def test_an_epoch_is_a_line(tmp_path):
 def test_the_speed_counts_the_images_since_the_line_before(tmp_path, monkeypatch):
     clock = iter([0.0, 100.0, 102.0, 106.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    of = progress(tmp_path)
+    log = progress(tmp_path)
     clock = iter([100.0, 102.0, 106.0])
-    of.start(20)
-    of.log(3, 30, 1.0)
-    of.log(4, 40, 1.0)
+    log.start(20)
+    log.log(3, 30, 1.0)
+    log.log(4, 40, 1.0)
     rows = read_rows(tmp_path / "metrics.jsonl")
     assert [row["images/s"] for row in rows] == [40.0, 20.0]
 

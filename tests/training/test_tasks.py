@@ -81,7 +81,7 @@ def test_finished_tasks_and_ends_of_epochs_compile_nothing_anew(
 ):
     traces = []
     step = steps.train_step
-    monkeypatch.setattr(steps, "train_step", lambda *of: traces.append(of) or step(*of))
+    monkeypatch.setattr(steps, "train_step", lambda *a: traces.append(a) or step(*a))
     steps.compile_steps.cache_clear()
     mesh = task_mesh(2, BATCH, jax.devices()[:2])
     trained(tmp_path, "teacher", "rgb", config, mesh, (0, 1), slots=2, epochs=3)
@@ -111,9 +111,9 @@ def test_targets_of_several_teachers_are_each_ones_own(tmp_path, config):
     folders = [tmp_path / "a", tmp_path / "b"]
     targets = teacher_targets(states, inputs, folders, BATCH, mesh)
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
-    for slot, (of, target) in enumerate(zip(inputs, targets, strict=True)):
+    for slot, (each, target) in enumerate(zip(inputs, targets, strict=True)):
         params = take_state(states, slot, mesh).params
-        x = jnp.asarray(of.take(np.arange(len(of)))["x"])
+        x = jnp.asarray(each.take(np.arange(len(each)))["x"])
         expected = module.apply({"params": params}, x)[0]
         np.testing.assert_allclose(target, expected, atol=1e-5)
 
