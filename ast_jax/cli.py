@@ -56,6 +56,14 @@ def define_path(name: str, help_text: str) -> None:
     flags.DEFINE(_PathParser(), name, None, help_text)
 
 
+def define_backbone_weights() -> None:
+    """Defines the flag of every command that needs the backbone's weights."""
+    define_path(
+        "backbone_weights",
+        "The backbone's file of weights, where a run does not find it by itself.",
+    )
+
+
 class _PathParser(flags.ArgumentParser):
     def parse(self, argument: str | Path) -> Path:
         """Returns the path."""

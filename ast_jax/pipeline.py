@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from ast_jax import backbones, data
 from ast_jax.backbones.choice import AUTO, B5, licence, name_for_this_machine
+from ast_jax.backbones.run_weights import with_weights
 from ast_jax.config import validate
 from ast_jax.data.depth_options import DepthOptions
 from ast_jax.evaluation.map_files import write_maps
@@ -122,7 +123,8 @@ def open_categories(config: ConfigDict, run: Run | None = None) -> list[Category
     backbone = None
     if Mode(config.mode).has_colour:
         size = config.dataset.image_size
-        backbone = backbones.create(config.backbone, image_size=size)
+        section = with_weights(config.backbone, run) if run else config.backbone
+        backbone = backbones.create(section, image_size=size)
     options = {"mode": config.mode, "depth_options": DepthOptions.from_config(config)}
 
     def opened(name: str) -> Category:

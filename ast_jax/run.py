@@ -60,6 +60,9 @@ class Run:
                     f"({'; '.join(differences[:3])}); take another --workdir."
                 )
             return cls(directory, config)
+        if config.backbone.weights:  # wherever the next command is started
+            config = ConfigDict(config.to_dict()).lock()
+            config.backbone.weights = str(expanded(config.backbone.weights).absolute())
         tree = {"format": FORMAT, "config": config.to_dict()}
         if is_main():
             write_json(directory / "config.json", tree)
@@ -153,6 +156,18 @@ class Run:
             ) from error
         except ValueError as error:
             raise UserError(f"{path}: damaged ({error}); train it again.") from error
+
+    def weights_sha256(self) -> str | None:
+        """Of the backbone's file of weights, as training recorded it; None if unknown.
+
+        All of a run's pairs have the same backbone.
+        """
+        for path in sorted(self.directory.glob("*/seed_*/inputs.json")):
+            try:
+                return json.loads(path.read_text()).get("weights_sha256")
+            except (OSError, ValueError):
+                continue
+        return None
 
     def reading(self, category: str) -> dict[str, Any]:
         """How a training that has begun read its pictures; empty where none has.

@@ -90,6 +90,7 @@ def _efficientnet(
         apply=apply,
         standardise=False,
         taps=of_taps,
+        weights_sha256=digest,
     )
 
 

@@ -28,6 +28,7 @@ class Backbone:
         set, because the features have no common scale.
       taps: how many channels each tap has, in the channels' order; () where all are of
         one tap.
+      weights_sha256: of the file of weights; None where there is none.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Backbone:
     apply: Callable[[PyTree, UInt8[Array, "b h w 3"]], Float[Array, "b i j c"]]
     standardise: bool
     taps: tuple[int, ...] = ()
+    weights_sha256: str | None = None
 
 
 def fingerprint(**parts: Any) -> str:

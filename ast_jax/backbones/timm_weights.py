@@ -5,7 +5,9 @@ the right shape and finite, else one line says what is wrong.
 """
 
 import hashlib
+import queue
 import re
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from ast_jax.backbones.efficientnet import Variables
 from ast_jax.backbones.packaged_weights import LITE0, PACKAGES, with_timm_names
 from ast_jax.backbones.state_dict import read_state_dict
 from ast_jax.errors import UserError
+from ast_jax.files import expanded
 
 BATCH_NORM_EPSILON = 1e-3
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -49,6 +52,8 @@ Triple = tuple[float, float, float]
 Shapes = Mapping[str, tuple[int, ...]]
 Read = Callable[[str], np.ndarray]
 
+_FILE = "model.safetensors"
+_PATIENCE = 8  # seconds for the hub's first answer
 _SHOWN = 8  # names in a line of the log
 
 
@@ -70,7 +75,7 @@ def locate(name: str, weights: str) -> Path:
         differs from what the hub announces.
     """
     if weights:
-        path = Path(weights).expanduser()
+        path = expanded(weights)
         if not path.is_file():
             raise UserError(f"backbone.weights: no file {path}; {HINT}")
         return path
@@ -87,18 +92,91 @@ def locate(name: str, weights: str) -> Path:
     return _download(name)
 
 
-def _download(name: str) -> Path:
+def cached_releases() -> list[Path]:
+    """timm's releases in the hub's cache."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE)
+    return sorted(folder.glob(f"models--timm--*/snapshots/*/{_FILE}"))
+
+
+def fetch_by_sha256(name: str, sha256: str) -> Path | None:
+    """timm's release of a network whose file has a SHA-256; None where none has.
+
+    Raises:
+      UserError: the hub cannot be reached.
+    """
+    base = name.split(".")[0] + "."
+    for tag in (known for known in KNOWN if known.startswith(base)):
+        try:
+            announced = _announced(f"timm/{tag}")
+        except Exception as error:  # no network, or whatever the hub's client raises
+            logging.warning("%s: %s", tag, _reason(error))
+            return None
+        if announced == sha256:
+            return _download(tag)
+    return None
+
+
+def _announced(repository: str) -> str | None:
+    """The digest of a release that the hub announces; raises within 10 seconds.
+
+    The hub's own client tries again for a minute without a word.
+    """
     import huggingface_hub
 
+    url = huggingface_hub.hf_hub_url(repository, _FILE)
+    answers: queue.Queue = queue.Queue()
+
+    def ask() -> None:
+        try:
+            metadata = huggingface_hub.get_hf_file_metadata(url, timeout=_PATIENCE / 2)
+            answers.put(metadata.etag)
+        except Exception as error:
+            answers.put(error)
+
+    # A name server that is silent would keep a pool of threads from ending.
+    threading.Thread(target=ask, daemon=True).start()
     try:
-        path = Path(
-            huggingface_hub.hf_hub_download(f"timm/{name}", "model.safetensors")
+        answer = answers.get(timeout=_PATIENCE)
+    except queue.Empty as error:
+        raise TimeoutError(f"no answer within {_PATIENCE} s") from error
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _reason(error: Exception) -> str:
+    first = str(error).strip().split("\n")[0].split(". ")[0]
+    return f"{type(error).__name__}: {first}"
+
+
+def _download(name: str) -> Path:
+    """From the cache, or through the network; no question is asked for what is there.
+
+    Raises:
+      UserError: there is no network, or the file is not what the hub announces.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    repository, cache = f"timm/{name}", constants.HF_HUB_CACHE
+    if Path(cache).parts[0] == "~":
+        raise UserError(
+            "this user has no home folder to cache weights in; set the variable "
+            f"HF_HOME, or {HINT}"
         )
+    try:
+        cached = huggingface_hub.try_to_load_from_cache(repository, _FILE, cache)
+        if isinstance(cached, str):
+            path = Path(cached)
+        else:
+            _announced(repository)
+            path = Path(huggingface_hub.hf_hub_download(repository, _FILE))
     except Exception as error:
-        reason = str(error).strip().split("\n")[0].split(". ")[0]
         raise UserError(
             f"cannot fetch timm/{name} from the Hugging Face hub"
-            f" ({type(error).__name__}: {reason}); {HINT}"
+            f" ({_reason(error)}); {HINT}"
         ) from error
     # The cache names a large file's content after the SHA-256 that the hub announces.
     announced = path.resolve().name

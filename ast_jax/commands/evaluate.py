@@ -20,6 +20,7 @@ def define_flags() -> None:
         False,
         "Writes every test image's score map as TIFF below DIR/maps.",
     )
+    cli.define_backbone_weights()
     flags.mark_flag_as_required("workdir")
 
 
@@ -34,6 +35,8 @@ def main() -> None:
     config = run.config.copy_and_resolve_references()
     if values.dataset_root is not None:
         config.dataset.root = str(values.dataset_root)
+    if values.backbone_weights is not None:
+        config.backbone.weights = str(values.backbone_weights)
     evaluate(run, config, save_maps=values.save_maps)
 
 

@@ -16,6 +16,7 @@ def define_flags() -> None:
     cli.define_path("workdir", "The run's folder.")
     flags.DEFINE_string("category", None, "Needed if the run has several.")
     cli.define_path("output", "The file; ONNX if it ends in .onnx.")
+    cli.define_backbone_weights()
     flags.mark_flags_as_required(["workdir", "output"])
 
 
@@ -26,7 +27,9 @@ def main() -> None:
 
     interruptible()
     values = flags.FLAGS
-    detector = Detector.load(values.workdir, values.category)
+    detector = Detector.load(
+        values.workdir, values.category, backbone_weights=values.backbone_weights
+    )
     written = export(detector, values.output)
     size = values.output.stat().st_size
     logging.info(

@@ -21,6 +21,7 @@ def define_flags() -> None:
     cli.define_path("student", "The student's.")
     cli.define_path("workdir", "The run's folder, made if need be.")
     flags.DEFINE_string("category", None, "What the pair was trained on.")
+    cli.define_backbone_weights()
     flags.mark_flags_as_required(
         ["config", "teacher", "student", "workdir", "category"]
     )
@@ -33,7 +34,10 @@ def main() -> None:
     interruptible()
     values = flags.FLAGS
     files = {"teacher": values.teacher, "student": values.student}
-    import_pair(cli.plain(values.config), values.workdir, values.category, files)
+    config = cli.plain(values.config)
+    if values.backbone_weights is not None:
+        config.backbone.weights = str(values.backbone_weights)
+    import_pair(config, values.workdir, values.category, files)
 
 
 def run() -> None:

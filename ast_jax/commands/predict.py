@@ -26,6 +26,7 @@ def define_flags() -> None:
     )
     cli.define_path("xyz", "The point cloud, or their folder; else xyz/ beside rgb/.")
     cli.define_path("output", "Folder for rows and heat maps.")
+    cli.define_backbone_weights()
     flags.mark_flags_as_required(["workdir", "input", "output"])
 
 
@@ -36,7 +37,9 @@ def main() -> None:
 
     interruptible()
     values = flags.FLAGS
-    detector = Detector.load(values.workdir, values.category)
+    detector = Detector.load(
+        values.workdir, values.category, backbone_weights=values.backbone_weights
+    )
     path, xyz, output = values.input, values.xyz, values.output
     try:
         if path == Path("-"):

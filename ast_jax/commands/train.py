@@ -23,6 +23,7 @@ def define_flags() -> None:
     flags.DEFINE_string("coordinator", None, "host:port of process 0.")
     flags.DEFINE_integer("process_count", None, "Processes of the run.")
     flags.DEFINE_integer("process_index", None, "This process, from 0.")
+    cli.define_backbone_weights()
     flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -37,6 +38,8 @@ def main() -> None:
     if values.multihost:
         parallel.connect(values.coordinator, values.process_count, values.process_index)
     config = cli.plain(values.config)
+    if values.backbone_weights is not None:
+        config.backbone.weights = str(values.backbone_weights)
     if "variants" in config:
         ablate(config, values.workdir)
     else:

@@ -26,6 +26,7 @@ from PIL import Image
 
 from ast_jax import backbones, scoring
 from ast_jax.backbones import Backbone
+from ast_jax.backbones.run_weights import with_weights
 from ast_jax.data import depth
 from ast_jax.data.decode import resize_image
 from ast_jax.data.depth_options import DepthOptions
@@ -89,12 +90,20 @@ class Detector:
     )
 
     @classmethod
-    def load(cls, run_dir: str | Path, category: str | None = None) -> "Detector":
+    def load(
+        cls,
+        run_dir: str | Path,
+        category: str | None = None,
+        *,
+        backbone_weights: str | Path | None = None,
+    ) -> "Detector":
         """Opens a run, on whatever devices there are.
 
         Args:
           run_dir: the run's folder.
           category: may be left out where the run has one only.
+          backbone_weights: the file, where neither it nor a copy is found, see
+            `backbones.run_weights`.
 
         Raises:
           UserError: there is no such run or category, it was not evaluated yet, a
@@ -110,7 +119,8 @@ class Detector:
         backbone = None
         if Mode(config.mode).has_colour:
             size = config.dataset.image_size
-            backbone = backbones.create(config.backbone, image_size=size)
+            section = with_weights(config.backbone, run, backbone_weights)
+            backbone = backbones.create(section, image_size=size)
             for seed in config.train.seeds:
                 run.check_inputs(category, seed, {"backbone": backbone.fingerprint})
         ensemble = dataclasses.replace(Ensemble.load(run, category), scales=scales)

@@ -259,3 +259,29 @@ def test_without_a_network_one_line_says_what_to_do(hub, monkeypatch):
     assert f"timm/{NAME}.in1k" in message and "\n" not in message
     assert "--config.backbone.weights=PATH" in message
     assert "--config.backbone.name=scattering" in message
+
+
+def test_a_release_is_found_by_its_sha256(hub):
+    sha256 = hub.announced
+    path = timm_weights.fetch_by_sha256(NAME, sha256)
+    assert timm_weights.sha256(path) == sha256
+    assert timm_weights.cached_releases() == [path]
+    assert timm_weights.fetch_by_sha256(NAME, "0" * 64) is None
+
+
+def test_a_silent_hub_is_given_up(hub, monkeypatch):
+    """It accepts the connection and never answers; without patience, not after 8 s."""
+    ended = threading.Event()
+    monkeypatch.setattr(hub, "do_HEAD", lambda self: ended.wait())
+    monkeypatch.setattr(timm_weights, "_PATIENCE", 0.05)
+    with pytest.raises(UserError, match=f"timm/{NAME}.in1k .*"):
+        timm_weights.locate(f"{NAME}.in1k", "")
+    ended.set()
+
+
+def test_without_a_home_folder_the_cache_is_not_put_into_one_called_tilde(
+    hub, monkeypatch
+):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")
+    with pytest.raises(UserError, match="HF_HOME"):
+        timm_weights.locate(f"{NAME}.in1k", "")

