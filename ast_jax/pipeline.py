@@ -53,7 +53,7 @@ def train_and_evaluate(
     with multiplied_at(config.train.precision):
         categories = open_categories(config, _begun(workdir))
         run = _train(config, workdir, categories, profile)
-        return _evaluate(run, config, categories)
+        return _evaluate(run, config, categories, recalibrate=True)
 
 
 def train(config: ConfigDict, workdir: str | Path, *, profile: bool = False) -> Run:
@@ -67,14 +67,21 @@ def train(config: ConfigDict, workdir: str | Path, *, profile: bool = False) -> 
 
 
 def evaluate(
-    run: Run, config: ConfigDict | None = None, *, save_maps: bool = False
+    run: Run,
+    config: ConfigDict | None = None,
+    *,
+    save_maps: bool = False,
+    recalibrate: bool = False,
 ) -> dict[str, Any]:
     """Evaluates a trained run; returns the tree of `results.json`.
+
+    A calibration that the run has stays, also where the images are others now.
 
     Args:
       run: a trained run.
       config: the run's own by default; another one may say where the data lie now.
       save_maps: whether to write every test image's score map below DIR/maps.
+      recalibrate: whether to take a new threshold, from the images as they are now.
 
     Raises:
       UserError: a category is not trained, its data or checkpoints are damaged, or
@@ -83,7 +90,9 @@ def evaluate(
     config = config or run.config
     with multiplied_at(config.train.precision):
         categories = open_categories(config, run)
-        return _evaluate(run, config, categories, save_maps=save_maps)
+        return _evaluate(
+            run, config, categories, save_maps=save_maps, recalibrate=recalibrate
+        )
 
 
 def with_backbone(config: ConfigDict, workdir: str | Path) -> ConfigDict:
@@ -178,6 +187,7 @@ def _evaluate(
     config: ConfigDict,
     categories: list[Category],
     *,
+    recalibrate: bool,
     save_maps: bool = False,
 ) -> dict[str, Any]:
     """Every category's threshold and figures, then results and report."""
@@ -185,7 +195,8 @@ def _evaluate(
     with run.locked():
         for category in categories:
             logging.info("%s: evaluating.", category.name)
-            evaluations.append(evaluate_category(run, category))
+            evaluation = evaluate_category(run, category, recalibrate=recalibrate)
+            evaluations.append(evaluation)
             if save_maps and is_main():
                 write_maps(run.directory / "maps", evaluations[-1])
         results = results_tree(config, evaluations)
@@ -196,15 +207,18 @@ def _evaluate(
     return results
 
 
-def evaluate_category(run: Run, category: Category) -> Evaluation:
+def evaluate_category(
+    run: Run, category: Category, *, recalibrate: bool = False
+) -> Evaluation:
     """Calibrates a category and computes its figures, over the run's seeds.
 
-    Without test images there are no figures, only a calibration.
+    Without test images there are no figures, only a calibration; the one that the run
+    has stays, unless `recalibrate`.
 
     Raises:
       UserError: there is no trained pair.
     """
-    ensemble, calibration = calibrate_category(run, category)
+    ensemble, calibration = calibrate_category(run, category, keep=not recalibrate)
     scores = score_test_images(ensemble, category)
     parts = category.parts["test"]
     kinds = data.builder_class(category.config.dataset.name).KINDS

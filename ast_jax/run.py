@@ -138,6 +138,14 @@ class Run:
                     "differ from those that this run was trained with; put them back, "
                     "or take another --workdir."
                 )
+        content, now = before.get("content", {}), record.get("content", {})
+        for part_id in sorted(content.keys() & now.keys()):
+            if content[part_id] != now[part_id]:
+                raise UserError(
+                    f"{self.seed_directory(category, seed)}: {part_id} is another "
+                    "image than the one that this run was trained with; put it back, "
+                    "or take another --workdir."
+                )
 
     def read_inputs(self, category: str, seed: int) -> dict[str, Any]:
         """Returns what `write_inputs` wrote.

@@ -1,6 +1,7 @@
 """Evaluates a trained run again: results.json, the report, maybe the score maps.
 
 ast-evaluate --workdir=runs/quickstart [--save_maps] [--dataset_root=MOVED]
+    [--recalibrate] [--backbone_weights=FILE]
 
 `python evaluate.py` is the same in a checkout.
 """
@@ -20,6 +21,11 @@ def define_flags() -> None:
         False,
         "Writes every test image's score map as TIFF below DIR/maps.",
     )
+    flags.DEFINE_bool(
+        "recalibrate",
+        False,
+        "Takes a new threshold from the good images as they are now.",
+    )
     cli.define_backbone_weights()
     flags.mark_flag_as_required("workdir")
 
@@ -37,7 +43,7 @@ def main() -> None:
         config.dataset.root = str(values.dataset_root)
     if values.backbone_weights is not None:
         config.backbone.weights = str(values.backbone_weights)
-    evaluate(run, config, save_maps=values.save_maps)
+    evaluate(run, config, save_maps=values.save_maps, recalibrate=values.recalibrate)
 
 
 def run() -> None:

@@ -137,6 +137,15 @@ class Parts(Sequence):
             line += "type" if kinds == 1 else "types"
         return "; ".join((line, *self._notes))
 
+    @property
+    def content(self) -> dict[str, str]:
+        """A digest of each part's image and depth, by its id."""
+        digests = {}
+        for entry in self._entries:
+            of = [entry.digests.get(kind) for kind in ("image", "z")]
+            digests[entry.id] = hashlib.sha256(json.dumps(of).encode()).hexdigest()[:32]
+        return digests
+
     def have(self, kind: str) -> bool:
         """Whether every part has this kind of content: "image", "z" or "masks"."""
         return None not in self.digests(kind)

@@ -312,6 +312,11 @@ def write_calibration(
         write_json(_path(run, category), tree)
 
 
+def is_calibrated(run: Run, category: str) -> bool:
+    """Whether an evaluation has written the file, maybe without a threshold."""
+    return _path(run, category).exists()
+
+
 def read_calibration(run: Run, category: str) -> tuple[Calibration | None, Scales]:
     """Returns what `write_calibration` wrote.
 

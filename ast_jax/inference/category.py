@@ -2,14 +2,22 @@
 and the scores of its test images.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 
 from ast_jax.errors import UserError
 from ast_jax.features.category import Category
 from ast_jax.features.inputs import Inputs
-from ast_jax.inference.calibration import Calibration, calibrate, write_calibration
+from ast_jax.inference.calibration import (
+    Calibration,
+    calibrate,
+    is_calibrated,
+    read_calibration,
+    write_calibration,
+)
 from ast_jax.inference.ensemble import NETWORKS, Ensemble, Scores, ScoresBySeed
 from ast_jax.run import Run
 
@@ -27,15 +35,22 @@ class CategoryScores(NamedTuple):
 
 
 def calibrate_category(
-    run: Run, category: Category
+    run: Run, category: Category, *, keep: bool = False
 ) -> tuple[Ensemble, Calibration | None]:
     """Calibrates on good images that training left out; writes `calibration.json`.
 
     They are the publisher's validation split, or the fraction that training held out.
 
+    Args:
+      run: the run.
+      category: its data, which may be others than the run was trained on.
+      keep: whether a calibration that the run has stays as it is.
+
     Raises:
       UserError: there is no trained pair, or an image it was trained on is gone.
     """
+    if keep and (other := first_other(run, category)):
+        return _as_calibrated(run, category, other)
     config = category.config
     batch_size, seeds = config.train.batch_size, config.train.seeds
     train = category.inputs("train")
@@ -64,8 +79,54 @@ def calibrate_category(
     if len(held_out):
         scores = ensemble.score(held_out, batch_size)["student"]
         calibration = calibrate(scores.image, scores.maximum, config.calibration.alpha)
-    write_calibration(run, category.name, calibration, ensemble.scales)
+    if keep and is_calibrated(run, category.name):
+        calibration, scales = read_calibration(run, category.name)
+        ensemble = dataclasses.replace(ensemble, scales=scales)
+    else:
+        write_calibration(run, category.name, calibration, ensemble.scales)
     return ensemble, calibration
+
+
+def first_other(run: Run, category: Category) -> str | None:
+    """The first good image that is not what training and calibration have seen.
+
+    It has other content, or is gone, or is new among the validation images; a run of
+    an earlier version knows the names alone.
+    """
+    record = run.read_inputs(category.name, category.config.train.seeds[0])
+    train, validation = (category.parts[s].content for s in ("train", "validation"))
+    now = train | validation
+    known = record.get("content", {})
+    for part_id in known or (*record["train"], *record["held_out"]):
+        if part_id not in now or now[part_id] != known.get(part_id, now[part_id]):
+            return part_id
+    return next(
+        (part_id for part_id in validation if known and part_id not in known), None
+    )
+
+
+def _as_calibrated(
+    run: Run, category: Category, other: str
+) -> tuple[Ensemble, Calibration | None]:
+    """What the run has, for data on which it cannot be calibrated.
+
+    Raises:
+      UserError: it has no calibration yet.
+    """
+    name, root = category.name, category.config.dataset.root
+    if not is_calibrated(run, name):
+        raise UserError(
+            f"{name}: {other} was trained on and is not in {root} any more, or is "
+            "another image there; put it back."
+        )
+    logging.warning(
+        "%s: %s in %s is not the image that this run was trained or calibrated on; the "
+        "run's threshold stays. --recalibrate takes a new one from these images.",
+        *(name, other, root),
+    )
+    calibration, scales = read_calibration(run, name)
+    ensemble = Ensemble.load(run, name)
+    return dataclasses.replace(ensemble, scales=scales), calibration
 
 
 def score_test_images(ensemble: Ensemble, category: Category) -> CategoryScores:

@@ -208,6 +208,9 @@ def _write_pair(
         **size,
         "train": list(opened.parts["train"].ids) if opened else [],
         "held_out": [],
+        "content": opened.parts["train"].content | opened.parts["validation"].content
+        if opened
+        else {},
         "normaliser": None,
     }
     run.write_inputs(category, seed, record)

@@ -72,6 +72,7 @@ def begin_pair(run: Run, category: Category, seed: int, share: int) -> Untrained
         "files": parts["train"].summary,
         "backbone": category.backbone and category.backbone.fingerprint,
         "weights_sha256": category.backbone and category.backbone.weights_sha256,
+        "content": parts["train"].content | parts["validation"].content,
         "train": [ids[row] for row in rows],
         "held_out": [ids[row] for row in held_out],
         "normaliser": normaliser and [array.tolist() for array in normaliser],
