@@ -160,7 +160,7 @@ def test_a_name_as_long_as_the_system_takes_it_is_scored(detector, parts, tmp_pa
     for kind, suffix in (("rgb", ".png"), ("xyz", ".tiff")):
         path = folder / kind / f"0{suffix}"
         path.rename(folder / kind / f"{'0' * 249}{suffix}")
-    assert predict_files(detector, folder, None, tmp_path / "out").scored == 2
+    assert predict_files(detector, folder, None, tmp_path / "out").scored == 3
 
 
 def test_without_a_threshold_its_fields_are_null(tmp_path_factory, tmp_path):
