@@ -32,19 +32,13 @@ from ast_jax.data.ignored import ignored, unread_clouds, unused_files
 from ast_jax.data.layout import near_match
 from ast_jax.data.listing import SPLITS, Listing, Sample, problems_error
 from ast_jax.data.part import Entry, Part, Parts
+from ast_jax.data.tfds_records import Records
 from ast_jax.data.walk import subfolders
 from ast_jax.errors import UserError
 from ast_jax.files import expanded
 
 
-class _Info(tfds.core.DatasetInfo):
-    """A DatasetInfo that doesn't look for itself in tfds' public bucket."""
-
-    def initialize_from_bucket(self) -> None:
-        """Do nothing: tfds would leave an empty temporary folder each time."""
-
-
-class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class PartsBuilder(Records, skip_registration=True):
     """Base of all data sets; one builder is one category.
 
     Attributes:
@@ -118,11 +112,7 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         name = f"{re.sub(r'[^a-zA-Z0-9_.-]+', '_', category)}-{self._source_hash()}"
         data_dir = os.fspath(expanded(data_dir))
         try:
-            super().__init__(
-                config=tfds.core.BuilderConfig(name=name),
-                data_dir=data_dir,
-                file_format="array_record",
-            )
+            super().__init__(name, data_dir)
         except (ValueError, ParseError) as error:  # JSON that an earlier run left
             raise _damaged(os.path.join(data_dir, self.name, name)) from error
 
@@ -269,9 +259,8 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _prepare(self) -> None:
         logging.info("Preparing %s %s in %s", self.name, self.category, self.data_dir)
-        tfds.disable_progress_bar()  # its three bars tell less than the one here
         try:
-            self.download_and_prepare()
+            self.write()
         except (OSError, RuntimeError) as error:  # the latter: array_record's writer
             if not self.data_path.exists():
                 reason = " ".join(str(error).split())
@@ -309,13 +298,7 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         entries = [Entry(*row) for row in rows]
         if not entries:
             return Parts((), ().__getitem__)
-        features = self.info.features
-        skip = {
-            name: tfds.decode.SkipDecoding()
-            for name in features
-            if isinstance(features[name], tfds.features.Image)
-        }
-        source = self.as_data_source(split, decoders=skip)
+        source = self.read(split)
 
         def read(index: int) -> Part:
             return self._read(source, index, entries[index])
@@ -411,20 +394,18 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             state.append(self.depth_options.reading)
         return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:12]
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return _Info(
-            builder=self,
-            description=f"{self.TITLE}, category {self.category}",
-            features=tfds.features.FeaturesDict(self.features()),
-            homepage=self.HOMEPAGE,
-            citation=self.CITATION,
-            license=self.LICENSE,
-            disable_shuffling=True,
-            metadata=tfds.core.MetadataDict(),
-        )
+    def facts(self) -> dict[str, str]:
+        """What the prepared data say of themselves."""
+        return {
+            "description": f"{self.TITLE}, category {self.category}",
+            "homepage": self.HOMEPAGE,
+            "citation": self.CITATION,
+            "license": self.LICENSE,
+        }
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Any]]:
         del dl_manager
+        self._problems = list(self.listing.problems)
         self.info.metadata["parts"] = {}
         listed = {sample.split for sample in self.listing.samples}
         return {
@@ -459,28 +440,10 @@ class PartsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._problems.extend(problems)
         return content
 
-    def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
-        """Write all records; with any problem raise, so that tfds discards them."""
-        self._problems = list(self.listing.problems)
-        super()._download_and_prepare(*args, **kwargs)
+    def check_written(self) -> None:
+        """Raise the UserError that tells every problem, where there are any."""
         if self._problems:
             raise problems_error(self._problems)
-
-    # Nothing is downloaded: tfds needs no folder for it, and has nothing to announce.
-    def _make_download_manager(self, **kwargs: Any) -> Any:
-        del kwargs
-        return types.SimpleNamespace(downloaded_size=0)
-
-    def _log_download_bytes(self) -> None:
-        pass
-
-    def _log_download_done(self) -> None:
-        pass
-
-    # tfds warns of every configuration that isn't in a list.
-    def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
-        del version
-        return builder_config
 
 
 def _damaged(folder: str, part: str = "") -> UserError:

@@ -78,7 +78,10 @@ def read_raster(content: bytes, name: str) -> Raster:
         values = _both_bytes(image, content)  # before Pillow loads it, as getexif does
         orientation = image.getexif().get(_ORIENTATION, 1)
         if values is None:
-            values = np.asarray(colours(ImageOps.exif_transpose(image)))
+            # Else it would only be copied.
+            turned = orientation in _UPRIGHT
+            upright = ImageOps.exif_transpose(image) if turned else image
+            values = np.asarray(colours(upright))
         else:
             values = _UPRIGHT.get(orientation, np.asarray)(values)
         values = values if values.ndim == 3 else values[..., None]
