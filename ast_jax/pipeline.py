@@ -11,7 +11,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from ast_jax import backbones, data
-from ast_jax.backbones.choice import AUTO, B5, licence, name_for_this_machine
+from ast_jax.backbones.choice import with_backbone
 from ast_jax.backbones.run_weights import with_weights
 from ast_jax.config import validate
 from ast_jax.data.depth_options import DepthOptions
@@ -49,9 +49,10 @@ def train_and_evaluate(
     """
     if config.train.tensorboard:
         check_tensorboard()
-    config = with_backbone(config, workdir)
+    before = _begun(workdir)
+    config = with_backbone(config, before)
     with multiplied_at(config.train.precision):
-        categories = open_categories(config, _begun(workdir))
+        categories = open_categories(config, before)
         run = _train(config, workdir, categories, profile)
         return _evaluate(run, config, categories, recalibrate=True)
 
@@ -60,9 +61,10 @@ def train(config: ConfigDict, workdir: str | Path, *, profile: bool = False) -> 
     """Trains every category and seed of a run, see `train_and_evaluate`."""
     if config.train.tensorboard:
         check_tensorboard()
-    config = with_backbone(config, workdir)
+    before = _begun(workdir)
+    config = with_backbone(config, before)
     with multiplied_at(config.train.precision):
-        categories = open_categories(config, _begun(workdir))
+        categories = open_categories(config, before)
         return _train(config, workdir, categories, profile)
 
 
@@ -93,26 +95,6 @@ def evaluate(
         return _evaluate(
             run, config, categories, save_maps=save_maps, recalibrate=recalibrate
         )
-
-
-def with_backbone(config: ConfigDict, workdir: str | Path) -> ConfigDict:
-    """Returns the configuration with a backbone in the place of "auto".
-
-    The one that the run in `workdir` has already, else the one for this machine.
-    """
-    if config.backbone.name != AUTO:
-        return config
-    config = ConfigDict(config.to_dict())
-    if (Path(workdir) / "config.json").exists():
-        config.backbone.name = Run.open(workdir).config.backbone.name
-    else:
-        # A file of weights is the paper's backbone's, unless another is named.
-        given = config.backbone.weights
-        config.backbone.name = B5 if given else name_for_this_machine()
-    if Mode(config.mode).has_colour:
-        name, terms = config.backbone.name, licence(config.backbone)
-        logging.info("backbone.name=auto takes %s (%s).", name, terms)
-    return config
 
 
 def open_categories(config: ConfigDict, run: Run | None = None) -> list[Category]:

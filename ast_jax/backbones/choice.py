@@ -1,13 +1,40 @@
 """Which backbone a run takes where its configuration says "auto", and its licence."""
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from ast_jax.backbones.packaged_weights import LITE0, PACKAGES
 from ast_jax.config import default
+from ast_jax.mode import Mode
+from ast_jax.run import Run
 
 AUTO = "auto"
 B5 = default().backbone.name  # the paper's
 _IMAGENET = "trained on ImageNet, whose images are for non-commercial research"
+
+
+def with_backbone(config: ConfigDict, run: Run | None) -> ConfigDict:
+    """Returns the configuration with a backbone in the place of "auto".
+
+    Args:
+      config: of a run.
+      run: the same run, if its folder exists: it keeps its backbone. Else the backbone
+        is the one for this machine.
+    """
+    if config.backbone.name != AUTO:
+        return config
+    config = ConfigDict(config.to_dict())
+    if run is not None:
+        config.backbone.name = run.config.backbone.name
+    elif config.backbone.weights:
+        # A file of weights is the paper's backbone's, unless another is named.
+        config.backbone.name = B5
+    else:
+        config.backbone.name = name_for_this_machine()
+    if Mode(config.mode).has_colour:
+        name, terms = config.backbone.name, licence(config.backbone)
+        logging.info("backbone.name=auto takes %s (%s).", name, terms)
+    return config
 
 
 def name_for_this_machine() -> str:

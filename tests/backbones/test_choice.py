@@ -3,10 +3,15 @@
 import jax
 import pytest
 
-from ast_jax.backbones.choice import AUTO, B5, licence, name_for_this_machine
+from ast_jax.backbones.choice import (
+    AUTO,
+    B5,
+    licence,
+    name_for_this_machine,
+    with_backbone,
+)
 from ast_jax.backbones.packaged_weights import LITE0
 from ast_jax.config import default
-from ast_jax.pipeline import with_backbone
 from ast_jax.run import Run
 
 
@@ -20,27 +25,27 @@ def configuration(name=AUTO, weights=""):
     ("platform", "name"), [("cpu", LITE0), ("gpu", B5), ("tpu", B5)]
 )
 def test_auto_is_lite0_without_an_accelerator_and_b5_with_one(
-    tmp_path, monkeypatch, platform, name
+    monkeypatch, platform, name
 ):
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     config = configuration()
-    assert with_backbone(config, tmp_path).backbone.name == name
+    assert with_backbone(config, None).backbone.name == name
     assert config.backbone.name == AUTO
     # A file of weights names no network; it was B5's before there was "auto".
-    given = configuration(weights="b5.safetensors")
-    assert with_backbone(given, tmp_path).backbone.name == B5
+    of_a_file = configuration(weights="b5.safetensors")
+    assert with_backbone(of_a_file, None).backbone.name == B5
 
 
 def test_a_run_keeps_its_backbone_on_another_machine(tmp_path, monkeypatch):
-    Run.create(tmp_path, with_backbone(configuration(), tmp_path))
+    run = Run.create(tmp_path, with_backbone(configuration(), None))
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert with_backbone(configuration(), tmp_path).backbone.name == LITE0
+    assert with_backbone(configuration(), run).backbone.name == LITE0
     assert name_for_this_machine() == B5
 
 
-def test_a_named_backbone_is_taken_as_it_is(tmp_path):
+def test_a_named_backbone_is_taken_as_it_is():
     config = configuration("scattering")
-    assert with_backbone(config, tmp_path) is config
+    assert with_backbone(config, None) is config
 
 
 @pytest.mark.parametrize(
