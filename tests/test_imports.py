@@ -24,10 +24,9 @@ ORDER = (
 )
 
 
-# What a user, or a notebook, calls on an object is imported when it is called.
+# What a user calls on an object is imported when it is called.
 UPWARDS = {
     ("ast_jax.inference.detector", "ast_jax.interop.export"),
-    ("ast_jax.inference.prediction", "ast_jax.inference.notebook_card"),
 }
 
 

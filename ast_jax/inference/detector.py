@@ -39,6 +39,7 @@ from ast_jax.inference import read_part
 from ast_jax.inference.calibration import Calibration, read_calibration
 from ast_jax.inference.colours import ColourScale
 from ast_jax.inference.ensemble import Ensemble, decision
+from ast_jax.inference.notebook_card import html
 from ast_jax.inference.pair import pair_scores, prepared, tiles
 from ast_jax.inference.prediction import Prediction
 from ast_jax.mode import Mode
@@ -445,7 +446,7 @@ class Detector:
             if np.isfinite(score):
                 yield Prediction(
                     *(score, arrays["map"][row], part, self.calibration),
-                    colours=self.colour_scale,
+                    html=functools.partial(html, scale=self.colour_scale),
                 )
             else:
                 yield UserError(f"{part.id}: its score is {score}; check its data")

@@ -5,6 +5,7 @@ import io
 
 from PIL import Image
 
+from ast_jax.inference.colours import ColourScale
 from ast_jax.inference.heat_map import overlay
 from ast_jax.inference.prediction import Prediction
 
@@ -16,8 +17,8 @@ _DECISIONS = {
 }
 
 
-def html(prediction: Prediction) -> str:
-    """Returns a fragment of HTML without references to other files."""
+def html(prediction: Prediction, scale: ColourScale) -> str:
+    """Returns a fragment of HTML, the heat map inside."""
     decision, colour = _DECISIONS[prediction.anomalous]
     details = [f"score {prediction.score:.4g}"]
     if prediction.anomalous is not None:
@@ -25,19 +26,16 @@ def html(prediction: Prediction) -> str:
             f"threshold {prediction.threshold:.4g}",
             f"p-value {prediction.p_value:.3g}",
         ]
-    picture = ""
-    if prediction.colours is not None:
-        picture = f'<img alt="heat map" src="{_png(prediction)}"/>'
     return (
-        f"<figure>{picture}<figcaption>"
+        f'<figure><img alt="heat map" src="{_png(prediction, scale)}"/><figcaption>'
         f'<strong style="color:{colour}">{decision}</strong>: {", ".join(details)}'
         "</figcaption></figure>"
     )
 
 
-def _png(prediction: Prediction) -> str:
+def _png(prediction: Prediction, scale: ColourScale) -> str:
     """The heat map as a data URL."""
-    picture = Image.fromarray(overlay(prediction, prediction.colours))
+    picture = Image.fromarray(overlay(prediction, scale))
     picture.thumbnail((_WIDTH, _WIDTH))
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")

@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from html import escape as html_escape
 
 import numpy as np
 from jaxtyping import Float32
 
 from ast_jax.data.part import Part
 from ast_jax.inference.calibration import Calibration
-from ast_jax.inference.colours import ColourScale
 from ast_jax.inference.regions import Region, marked_regions
 from ast_jax.inference.score_map import resized
 
@@ -22,14 +23,16 @@ class Prediction:
       fine: the score map at 8 times the feature map's resolution.
       part: what was scored, decoded.
       calibration: of the category, or None.
-      colours: of the heat map that a notebook shows.
+      html: of a prediction, what a notebook shows.
     """
 
     score: float
     fine: Float32[np.ndarray, "a b"] = dataclasses.field(repr=False)
     part: Part = dataclasses.field(repr=False)
     calibration: Calibration | None = dataclasses.field(repr=False)
-    colours: ColourScale | None = dataclasses.field(default=None, repr=False)
+    html: Callable[["Prediction"], str] | None = dataclasses.field(
+        default=None, repr=False, compare=False
+    )
 
     @functools.cached_property
     def map(self) -> Float32[np.ndarray, "h w"]:
@@ -69,7 +72,4 @@ class Prediction:
 
     def _repr_html_(self) -> str:
         """Returns what a notebook shows: score, decision and heat map."""
-        # The card draws predictions.
-        from ast_jax.inference.notebook_card import html
-
-        return html(self)
+        return self.html(self) if self.html else html_escape(repr(self))
