@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 SMALL = (
     *("mode=3d", "dataset.image_size=64", "teacher.blocks=2", "teacher.hidden=4"),
-    *("teacher.epochs=1", "student.blocks=1", "student.width=8", "student.epochs=1"),
+    *("teacher.epochs=2", "student.blocks=1", "student.width=8", "student.epochs=2"),
     *("calibration.fraction=0.25", "calibration.alpha=0.4"),
 )
 
