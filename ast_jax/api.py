@@ -113,13 +113,17 @@ def evaluate(
     *,
     dataset_root: str | os.PathLike | None = None,
     save_maps: bool = False,
+    recalibrate: bool = False,
+    backbone_weights: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
-    """Evaluates a trained run: figures, calibration, report.
+    """Evaluates a trained run: figures, report, and a threshold if it has none yet.
 
     Args:
       run: a run, or its folder.
       dataset_root: where the data set lies now, if it was moved.
       save_maps: whether to write every test image's score map below DIR/maps.
+      recalibrate: whether to take a new threshold, from the images as they are now.
+      backbone_weights: where the backbone's file lies now, if it was moved.
 
     Returns:
       What is in `results.json`.
@@ -132,7 +136,9 @@ def evaluate(
     config = run.config.copy_and_resolve_references()
     if dataset_root is not None:
         config.dataset.root = str(dataset_root)
-    return pipeline.evaluate(run, config, save_maps=save_maps)
+    if backbone_weights is not None:
+        config.backbone.weights = str(backbone_weights)
+    return pipeline.evaluate(run, config, save_maps=save_maps, recalibrate=recalibrate)
 
 
 def _configuration(config: Configuration) -> ConfigDict:
