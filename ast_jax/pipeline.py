@@ -206,6 +206,15 @@ def evaluate_category(
     kinds = data.builder_class(category.config.dataset.name).KINDS
     figures = evaluate_scores(parts, scores, kinds)
     oddest = oddest_good_parts(run, category, ensemble)
+    splits = {
+        split: parts.summary for split, parts in category.parts.items() if len(parts)
+    }
     return Evaluation(
-        category.name, parts, scores.combined, figures, calibration, oddest
+        category.name,
+        parts,
+        scores.combined,
+        figures,
+        calibration,
+        oddest,
+        splits,
     )

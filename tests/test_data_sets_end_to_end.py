@@ -75,6 +75,10 @@ def test_visa_gives_each_category_and_their_mean(tmp_path):
     each = [figures["pixel_auroc"] for figures in results["categories"].values()]
     assert results["mean"]["pixel_auroc"] == pytest.approx(np.mean(each))
     assert "reasons" not in results["categories"]["pcb1"]
+    assert results["data"]["pcb1"] == {
+        "train": "8 good",
+        "test": "3 good, 2 defective in 1 type",
+    }
     assert results["paper"]["mean"] == {"image_auroc": 0.949, "au_pro_0.3": 0.815}
 
 

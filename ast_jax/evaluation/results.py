@@ -27,6 +27,7 @@ class Evaluation:
       figures: network → the figures that stand in `results.json`.
       calibration: from held-out good images; None without any.
       oddest: the good parts that it finds oddest; None where not looked for.
+      splits: split → a line on what it has, and which files were ignored.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Evaluation:
     figures: dict[str, dict]
     calibration: Calibration | None
     oddest: OddestParts | None = None
+    splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def evaluate_scores(
@@ -95,7 +97,13 @@ def results_tree(config: ConfigDict, evaluations: list[Evaluation]) -> dict[str,
         return {"categories": categories, "mean": mean_over_categories(categories)}
 
     paper = published(config.dataset.name, config.mode)
-    return {**tree("student"), "teacher": tree("teacher"), "paper": paper}
+    splits = {category.name: dict(category.splits) for category in evaluations}
+    return {
+        **tree("student"),
+        "teacher": tree("teacher"),
+        "paper": paper,
+        "data": splits,
+    }
 
 
 def mean_over_categories(categories: dict[str, dict]) -> dict[str, Any]:
