@@ -14,7 +14,7 @@ import math
 import os
 import re
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,7 +33,7 @@ from ast_jax.data.layout import near_match
 from ast_jax.data.listing import SPLITS, Listing, Sample, problems_error
 from ast_jax.data.part import Entry, Part, Parts
 from ast_jax.data.tfds_records import Records
-from ast_jax.data.walk import subfolders
+from ast_jax.data.walk import files_below, subfolders
 from ast_jax.errors import UserError
 from ast_jax.files import expanded
 
@@ -163,16 +163,16 @@ class PartsBuilder(Records, skip_registration=True):
         a line of `problems`.
         """
 
-    def places(self) -> list[Path]:
-        """The folders in which every file should be one of a sample."""
-        return [self.root / self.category] if self.category else []
+    def nearby(self) -> Iterable[Path]:
+        """The files among which those of the samples lie, and which may be others."""
+        return files_below(self.root / self.category)
 
     def accompanies(self, path: Path) -> bool:
         """Whether a file belongs to the data set without being of a part."""
         return path.name in self.ACCOMPANYING
 
     def split_of(self, path: Path) -> str:
-        """The split that a file below one of the `places` would belong to, or ""."""
+        """The split that one of the `nearby` files would belong to, or ""."""
         base = self.root / self.category
         top = path.relative_to(base).parts[0] if path.is_relative_to(base) else ""
         return "test" if top == "ground_truth" else top if top in SPLITS else ""
@@ -326,7 +326,7 @@ class PartsBuilder(Records, skip_registration=True):
 
     def _find_unused(self) -> list[Path]:
         used = {path for sample in self.listing.samples for path in sample.paths}
-        unused = unused_files(self.places(), used)
+        unused = unused_files(self.nearby(), used)
         unused = [path for path in unused if not self.accompanies(path)]
         if not self.depth:  # the clouds are not missed
             unused = [path for path in unused if "xyz" not in path.parts]

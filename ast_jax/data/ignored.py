@@ -5,7 +5,7 @@ import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from ast_jax.data.walk import files_below, shown
+from ast_jax.data.walk import shown
 
 CLOUD_SUFFIXES = frozenset(
     (".ply", ".pcd", ".exr", ".pfm", ".obj", ".stl", ".xyz", ".las", ".laz", ".e57")
@@ -33,11 +33,10 @@ class Ignored:
         return f"{files} in {places} (first: {self.first})"
 
 
-def unused_files(folders: Iterable[Path], used: Collection[Path]) -> list[Path]:
-    """The visible files below some folders that no sample has."""
+def unused_files(paths: Iterable[Path], used: Collection[Path]) -> list[Path]:
+    """Those of the paths that no sample has."""
     known = {os.path.abspath(path) for path in used}
-    below = dict.fromkeys(path for folder in folders for path in files_below(folder))
-    return [path for path in below if os.path.abspath(path) not in known]
+    return [path for path in paths if os.path.abspath(path) not in known]
 
 
 def ignored(paths: Collection[Path], root: Path) -> Ignored | None:

@@ -67,7 +67,9 @@ def decode(
     z = _depth(xyz, depth_options) if mode.has_depth else None
     if pixels is not None and z is not None and pixels.shape[:2] != z.shape:
         sizes = (f"{a.shape[1]} by {a.shape[0]}" for a in (pixels, z))
-        raise UserError("image is {} pixels, but xyz is {}".format(*sizes))
+        turned = pixels.shape[1::-1] == z.shape
+        hint = "; does the image's EXIF orientation turn it?" if turned else ""
+        raise UserError("image is {} pixels, but xyz is {}{}".format(*sizes, hint))
     return Part(name or _name(image, xyz), _UNKNOWN, pixels, z, None)
 
 

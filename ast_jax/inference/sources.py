@@ -5,7 +5,9 @@ Point clouds pair with images by stem: in a folder of their own, or in `xyz/` be
 """
 
 import dataclasses
+import functools
 import os
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -166,11 +168,20 @@ def _source(path: str, file: Path, name: Path, xyz: Path | None, mode: str) -> S
     return Source(path, name, image if shown else None, file)
 
 
+# A name as it is, and in the Unicode forms that file systems have made of it.
+_FORMS = (
+    str,
+    functools.partial(unicodedata.normalize, "NFC"),
+    functools.partial(unicodedata.normalize, "NFD"),
+)
+
+
 def _by_stem(folder: Path, stem: str, suffixes: Iterable[str]) -> Path:
     """The file of that stem; the first name that was looked for where there is none."""
     # Longest first, so that a missing point cloud is missed as .tiff.
     names = [stem + s for s in sorted(suffixes, key=lambda s: (-len(s), s))]
     names += [stem + Path(name).suffix.upper() for name in names]
-    found = (folder / name for name in names)
+    forms = dict.fromkeys(f(name) for f in _FORMS for name in names)
+    found = (folder / name for name in forms)
     # os.path answers no where pathlib raises: for a name that is too long.
     return next((path for path in found if os.path.isfile(path)), folder / names[0])

@@ -148,6 +148,7 @@ def main() -> None:
         detector.category,
         mode=config.mode,
         depth_options=detector.depth_options,
+        bit_depth=detector.bit_depth,
     )["test"]
     comparison = compare(detector, function, parts)
     print(comparison)

@@ -213,6 +213,8 @@ def _write_pair(
         else {},
         "normaliser": None,
     }
+    if opened:
+        record["bit_depth"] = opened.parts["train"].bit_depth
     run.write_inputs(category, seed, record)
     for name, create in zip(NETWORKS, (create_teacher, create_student), strict=True):
         template = state_template(create(run.config, **size), run.config, **size)

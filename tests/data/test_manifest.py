@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ast_jax import data
 from ast_jax.data.manifest import COLUMNS, find_manifest, list_manifest
 from ast_jax.errors import UserError
 
@@ -93,6 +94,18 @@ def test_two_manifests_are_one_too_many(tmp_path):
         (tmp_path / name).write_text("")
     with pytest.raises(UserError, match=r"manifest\.csv and manifest\.jsonl"):
         find_manifest(tmp_path)
+
+
+def test_only_the_folders_that_a_manifest_names_are_looked_into(tmp_path):
+    root = tmp_path / "home"
+    for name in ("a/1.png", "a/deep/x.png", "other/y.png"):
+        layouts.save(root / name, layouts.picture(0))
+    (root / "a" / "notes.txt").write_text("x")
+    (root / "manifest.csv").write_text("image\na/1.png\n")
+    builder = data.builder_class("folder")(
+        category="home", data_dir=tmp_path / "prepared", root=root
+    )
+    assert builder._unused == [root / "a" / "notes.txt"]
 
 
 VALUES = st.one_of(

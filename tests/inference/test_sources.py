@@ -1,5 +1,6 @@
 """Paths become parts: sorted, paired by stem, each under a name of its own."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,11 @@ def test_a_stream_costs_the_same_for_every_line(monkeypatch):
         names = {source.name for source in streamed(lines, None, "rgb")}
         assert len(names) == count
         assert len(looked_at) <= 5 * count
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_in_two_unicode_forms_pair(tmp_path, forms):
+    image, cloud = (unicodedata.normalize(form, "größe") for form in forms)
+    touch(tmp_path, f"rgb/{image}.png", f"xyz/{cloud}.tiff")
+    (source,) = listed(tmp_path, None, "rgb3d")
+    assert source.xyz == tmp_path / "xyz" / f"{cloud}.tiff"

@@ -7,7 +7,7 @@ that changed since is noticed when it is read.
 import dataclasses
 import hashlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,14 @@ from ast_jax.data.layout import Found, join_by_stem
 from ast_jax.data.listing import Listing, Sample
 from ast_jax.data.manifest import find_manifest, list_manifest
 from ast_jax.data.part import GOOD
-from ast_jax.data.walk import existing, files_below, one_form, shown, subfolders
+from ast_jax.data.walk import (
+    entries,
+    existing,
+    files_below,
+    one_form,
+    shown,
+    subfolders,
+)
 from ast_jax.errors import UserError
 from ast_jax.files import expanded
 
@@ -93,12 +100,14 @@ class Folder(PartsBuilder):
             )
         return listing
 
-    def places(self) -> list[Path]:
-        """The folder, or with a manifest the folders of the files that it names."""
+    def nearby(self) -> Iterable[Path]:
+        """All files of the folder, or those beside the ones that a manifest names."""
         if self._manifest is None:
-            return [self.root]
+            return files_below(self.root)
         paths = [path for sample in self.listing.samples for path in sample.paths]
-        return sorted({path.parent for path in paths})
+        folders = sorted({path.parent for path in paths})
+        beside = (path for folder in folders for path in entries(folder))
+        return [path for path in beside if not path.is_dir()]
 
     def accompanies(self, path: Path) -> bool:
         """Whether it is the manifest."""
