@@ -207,7 +207,9 @@ def evaluate_category(
     figures = evaluate_scores(parts, scores, kinds)
     oddest = oddest_good_parts(run, category, ensemble)
     splits = {
-        split: parts.summary for split, parts in category.parts.items() if len(parts)
+        split: parts.summary
+        for split, parts in category.parts.items()
+        if len(parts) or parts.notes
     }
     return Evaluation(
         category.name,

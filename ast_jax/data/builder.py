@@ -248,7 +248,7 @@ class PartsBuilder(Records, skip_registration=True):
         if not self.data_path.exists():
             self._prepare()
             for split in SPLITS:
-                if len(parts := self.parts(split)):
+                if len(parts := self.parts(split)) or parts.notes:
                     logging.info("%s, %s: %s", self.category, split, parts.summary)
         if self._peak:
             logging.info(
@@ -296,14 +296,14 @@ class PartsBuilder(Records, skip_registration=True):
         except (ValueError, KeyError) as error:
             raise _damaged(self.data_dir) from error
         entries = [Entry(*row) for row in rows]
+        notes = tuple(self._notes(split))
         if not entries:
-            return Parts((), ().__getitem__)
+            return Parts((), ().__getitem__, notes=notes)
         source = self.read(split)
 
         def read(index: int) -> Part:
             return self._read(source, index, entries[index])
 
-        notes = tuple(self._notes(split))
         return Parts(
             entries,
             read,

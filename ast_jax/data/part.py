@@ -104,7 +104,7 @@ class Parts(Sequence):
         self._entries = tuple(entries)
         self._read = read
         self.bit_depth = bit_depth
-        self._notes = notes
+        self.notes = notes
         self.excluded = excluded
         self.sizes = tuple((int(height), int(width)) for height, width in sizes)
 
@@ -135,7 +135,7 @@ class Parts(Sequence):
             kinds = len(set(defects))
             line += f", {len(defects)} defective in {kinds} "
             line += "type" if kinds == 1 else "types"
-        return "; ".join((line, *self._notes))
+        return "; ".join((line, *self.notes))
 
     @property
     def content(self) -> dict[str, str]:

@@ -111,8 +111,7 @@ def section(run: Run, category: Evaluation, folder: Path, limit: int) -> Section
     alarms = None if calibration is None else calibration.anomalous(scores)
     return Section(
         name=category.name,
-        input_facts=input_facts(run, category.name, category.parts)
-        | {f"Files, {split}": line for split, line in category.splits.items()},
+        input_facts=input_facts(run, category.name, category.parts),
         curves=curves,
         calibration=calibration,
         false_alarms=None if alarms is None else share_of_alarms(alarms[~labels]),

@@ -103,6 +103,17 @@ def test_every_split_says_what_it_has_and_what_it_ignores(tmp_path, caplog):
     assert data.load(dataset, "bolts", mode="rgb")["test"].summary.startswith("2 good,")
 
 
+def test_a_split_without_parts_says_what_it_ignores(tmp_path):
+    root = bolts(tmp_path, test=False)
+    layouts.save(root / "test" / "of no type.png", PICTURE)
+    dataset = config("folder", tmp_path, root=str(root))
+    parts = data.load(dataset, "bolts", mode="rgb")["test"]
+    assert not len(parts)
+    assert parts.summary == (
+        "0 good; ignored: 1 file in 1 place (first: test/of no type.png)"
+    )
+
+
 @pytest.mark.parametrize("name", ["mvtec_3d_ad", "mvtec_ad", "visa", "mvtec_loco"])
 def test_of_a_benchmark_as_published_nothing_is_ignored(name, tmp_path):
     dataset, category = make(name, tmp_path)

@@ -92,7 +92,6 @@ def test_each_category_says_what_its_detector_was_given(odd):
     assert shown.count("20 good parts") == 2
     assert "4 good, 12 defective in 3 types" in shown
     assert "768 by 768 pixels" in shown and "timm's release, Apache-2.0" in shown
-    assert shown.count("ignored: 2 files in 1 place (first: a.txt)") == 2
     assert "by more than 7 mm" in shown and "MVTec 3D-AD, CC BY-NC-SA 4.0" in shown
 
 
