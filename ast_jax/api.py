@@ -66,8 +66,9 @@ def fit(
     if workdir is None:
         workdir = tempfile.mkdtemp(prefix="ast_jax.")
         atexit.register(shutil.rmtree, workdir, ignore_errors=True)
+    workdir = Path(workdir).expanduser()
     config = _configuration(config)
-    root, found = _root(source, xyz, Path(workdir))
+    root, found = _root(source, xyz, workdir)
     changes = {
         "dataset.root": str(root),
         "mode": mode or found or config.mode,
