@@ -30,6 +30,7 @@ def fit(
     workdir: str | os.PathLike | None = None,
     mode: str | None = None,
     alpha: float | None = None,
+    calibration: str | None = None,
     epochs: int | None = None,
     seeds: Sequence[int] | None = None,
     image_size: int | None = None,
@@ -51,7 +52,8 @@ def fit(
         which goes at the end of the program.
       mode: rgb, 3d or rgb3d. By default a sequence's is what it holds, and a folder's
         the configuration's.
-      alpha: `calibration.alpha`, the false-alarm rate to guarantee.
+      alpha: `calibration.alpha`, the false-alarm rate asked for.
+      calibration: `calibration.method`, split, cross or auto.
       epochs: of each network.
       seeds: `train.seeds`; several make an ensemble.
       image_size: `dataset.image_size`, a multiple of 32.
@@ -73,6 +75,7 @@ def fit(
         "dataset.root": str(root),
         "mode": mode or found or config.mode,
         "calibration.alpha": alpha,
+        "calibration.method": calibration,
         "teacher.epochs": epochs,
         "student.epochs": epochs,
         "train.seeds": seeds and tuple(seeds),

@@ -18,6 +18,7 @@ STRIDE = 32  # image pixels a position of the map, where no backbone says so
 _CHOICES = {
     "mode": tuple(Mode),
     "student.kind": ("conv", "flow"),
+    "calibration.method": ("split", "cross", "auto"),
     "evaluation.image_score": ("protocol", "max", "mean"),
     "train.dtype": ("float32", "bfloat16"),
     "train.precision": ("default", "high", "highest"),
@@ -41,6 +42,7 @@ _AT_LEAST_ONE = (
 _LARGEST_SEED = 2**31 - 1
 # key → whether a value fits (NaN never does), and what would
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "calibration.folds": (lambda value: value >= 2, "at least 2"),
     "calibration.fraction": (lambda value: 0 <= value < 1, "in [0, 1)"),
     "calibration.alpha": (lambda value: 0 < value < 1, "in (0, 1)"),
     "train.learning_rate": (lambda value: 0 < value < math.inf, "positive"),
@@ -129,6 +131,8 @@ def default() -> ConfigDict:
                 "image_score": "protocol",  # max with a foreground mask, else mean
             },
             "calibration": {
+                "method": "split",  # cross: each fold left out in turn; auto: few parts
+                "folds": 5,  # of cross
                 "alpha": 0.01,  # false-alarm rate asked for
                 "fraction": 0.0,  # good training images held out, if no validation
             },

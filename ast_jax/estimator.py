@@ -93,6 +93,7 @@ class ASTDetector(OutlierMixin, BaseEstimator):
             config=self.config,
             mode="rgb",
             alpha=self.alpha,
+            calibration="split",  # cross has no single offset_
             epochs=self.epochs,
             seeds=self.seeds,
             image_size=self.image_size,

@@ -20,12 +20,13 @@ from ast_jax.evaluation.results import Evaluation, evaluate_scores, results_tree
 from ast_jax.features.category import Category
 from ast_jax.files import write_json
 from ast_jax.inference.category import calibrate_category, score_test_images
-from ast_jax.inference.oddest import oddest_good_parts
+from ast_jax.inference.oddest import oddest_good_parts, oddest_of
 from ast_jax.mode import Mode
 from ast_jax.parallel import DATA_AXIS, barrier, is_main, main_first, task_mesh
 from ast_jax.precision import multiplied_at
 from ast_jax.report.report import write_report
 from ast_jax.run import Run, locked
+from ast_jax.training.folds import members
 from ast_jax.training.pairs import begin_pair, train_pairs
 from ast_jax.training.progress import check_tensorboard
 
@@ -148,15 +149,14 @@ def _begun(workdir: str | Path) -> Run | None:
 def _train(
     config: ConfigDict, workdir: str | Path, categories: list[Category], profile: bool
 ) -> Run:
-    """Features, then every category's and seed's teacher and student."""
-    seeds = config.train.seeds
-    mesh = task_mesh(len(categories) * len(seeds), config.train.batch_size)
+    """Features, then every category's, seed's and fold's teacher and student."""
+    names = [(category, name) for category in categories for name in members(category)]
+    mesh = task_mesh(len(names), config.train.batch_size)
     with locked(workdir):
         run = Run.create(workdir, config)
         pairs = [
-            begin_pair(run, category, seed, mesh.shape[DATA_AXIS])
-            for category in categories
-            for seed in seeds
+            begin_pair(run, category, name, mesh.shape[DATA_AXIS])
+            for category, name in names
         ]
         traces = run.directory / "profile" if profile else None
         train_pairs(pairs, config, mesh, traces)
@@ -200,23 +200,32 @@ def evaluate_category(
     Raises:
       UserError: there is no trained pair.
     """
-    ensemble, calibration = calibrate_category(run, category, keep=not recalibrate)
+    ensemble, calibration, left_out = calibrate_category(
+        run, category, keep=not recalibrate
+    )
     scores = score_test_images(ensemble, category)
     parts = category.parts["test"]
     kinds = data.builder_class(category.config.dataset.name).KINDS
     figures = evaluate_scores(parts, scores, kinds)
-    oddest = oddest_good_parts(run, category, ensemble)
     splits = {
         split: parts.summary
         for split, parts in category.parts.items()
         if len(parts) or parts.notes
     }
-    return Evaluation(
-        category.name,
-        parts,
-        scores.combined,
-        figures,
-        calibration,
-        oddest,
-        splits,
+    if left_out.parts:
+        oddest = oddest_of(left_out, calibration)
+    else:
+        oddest = oddest_good_parts(run, category, ensemble)
+    evaluation = Evaluation(
+        *(category.name, parts, scores.combined, figures, calibration),
+        oddest=oddest,
+        splits=splits,
+        left_out=left_out,
     )
+    if odd := evaluation.odd_parts:
+        logging.warning(
+            "%s: %d good images stand out; look at them before you trust the threshold "
+            "(dataset.exclude leaves images out): %s",
+            *(category.name, len(odd), ", ".join(odd)),
+        )
+    return evaluation

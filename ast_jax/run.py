@@ -2,6 +2,7 @@
 
 DIR/config.json
 DIR/<category>/seed_<n>/inputs.json          which parts were trained on, held out
+DIR/<category>/seed_<n>/fold_<k>/…           with cross calibration a pair for each fold
 DIR/<category>/seed_<n>/{teacher,student}/   Orbax checkpoints
 DIR/<category>/seed_<n>/metrics.jsonl
 DIR/results.json, DIR/report/, DIR/maps/
@@ -33,6 +34,21 @@ _INCIDENTAL = (
     "train.tasks_per_device",
     "train.tensorboard",
 )
+
+
+Member = int | str
+"""Which of a category's pairs: a seed, or `fold_member` of a seed and a fold."""
+
+
+def fold_member(seed: int, fold: int) -> str:
+    """Names the pair of a seed that left out a fold, from 0."""
+    return f"{seed}/fold_{fold}"
+
+
+def seed_and_fold(member: str) -> tuple[str, str]:
+    """Seed and fold of a pair's name; the fold is empty with split."""
+    seed, _, fold = member.partition("/")
+    return seed, fold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,28 +116,51 @@ class Run:
             raise UserError(f"{path}: not a run's configuration ({error}).") from error
         return cls(directory, complete)
 
-    def seed_directory(self, category: str, seed: int) -> Path:
+    def seed_directory(self, category: str, seed: Member) -> Path:
         """Where one trained pair lies."""
         return self.directory / category / f"seed_{seed}"
+
+    def members(self, category: str) -> tuple[str, ...]:
+        """The names of a category's pairs: seeds, or with cross each seed's folds."""
+        names = []
+        for seed in self.config.train.seeds:
+            directory = self.seed_directory(category, seed)
+            folds = len([*directory.glob("fold_*/inputs.json")])
+            names += [fold_member(seed, k) for k in range(folds)] or [str(seed)]
+        return tuple(names)
 
     def categories(self) -> tuple[str, ...]:
         """Categories that have anything trained, in order of name."""
         found = {path.parent.parent.name for path in self.directory.glob("*/seed_*/*")}
         return tuple(sorted(found))
 
-    def write_inputs(self, category: str, seed: int, record: dict[str, Any]) -> None:
+    def category(self, name: str | None = None) -> str:
+        """The category asked for, or the only one there is.
+
+        Raises:
+          UserError: there are several, or none.
+        """
+        known = self.categories()
+        if name is None and len(known) != 1:
+            raise UserError(
+                f"{self.directory}: name one of its categories: "
+                f"{', '.join(known) or 'none'}"
+            )
+        return name or known[0]
+
+    def write_inputs(self, category: str, seed: Member, record: dict[str, Any]) -> None:
         """Records what a pair's training saw; the main process does."""
         if is_main():
             write_json(self.seed_directory(category, seed) / "inputs.json", record)
 
-    def is_begun(self, category: str, seed: int) -> bool:
+    def is_begun(self, category: str, seed: Member) -> bool:
         """Whether a pair has a checkpoint, which `inputs.json` belongs to."""
         directory = self.seed_directory(category, seed)
         return (directory / "inputs.json").exists() and any(
             path.name.isdigit() for path in directory.glob("*/*")
         )
 
-    def check_inputs(self, category: str, seed: int, record: dict[str, Any]) -> None:
+    def check_inputs(self, category: str, seed: Member, record: dict[str, Any]) -> None:
         """Checks that what a begun pair's training saw is what it would see now.
 
         What is not in the record, or was not when it was written, is not compared.
@@ -147,7 +186,7 @@ class Run:
                     "or take another --workdir."
                 )
 
-    def read_inputs(self, category: str, seed: int) -> dict[str, Any]:
+    def read_inputs(self, category: str, seed: Member) -> dict[str, Any]:
         """Returns what `write_inputs` wrote.
 
         Raises:
@@ -170,7 +209,7 @@ class Run:
 
         All of a run's pairs have the same backbone.
         """
-        for path in sorted(self.directory.glob("*/seed_*/inputs.json")):
+        for path in sorted(self.directory.glob("*/seed_*/**/inputs.json")):
             try:
                 return json.loads(path.read_text()).get("weights_sha256")
             except (OSError, ValueError):
@@ -183,7 +222,7 @@ class Run:
         "bit_depth" is how many bits of 16 it took for filled, "excluded" the ids of
         training pictures that it left out.
         """
-        seed = self.config.train.seeds[0]
+        seed = self.members(category)[0]
         if not self.is_begun(category, seed):
             return {}
         record = self.read_inputs(category, seed)

@@ -10,6 +10,7 @@ from ast_jax.config import default
 from ast_jax.data.part import GOOD, Entry, Part, Parts
 from ast_jax.evaluation import results
 from ast_jax.inference.calibration import calibrate
+from ast_jax.inference.category import LeftOut
 from ast_jax.inference.ensemble import Scores
 from ast_jax.inference.oddest import OddestParts
 from ast_jax.inference.score_map import map_at
@@ -115,7 +116,13 @@ def _category(
     odd = None
     if held_out:
         odd = OddestParts(few, good.select(np.arange(3)), held_out=True)
-    return results.Evaluation(name, parts, scores, figures, calibration, odd)
+    ids = [f"train/good/{i:03d}" for i in range(held_out)]
+    left_out = LeftOut(
+        Parts([Entry(i, GOOD, {}) for i in ids], lambda i: part(ids[i], GOOD)), good
+    )
+    return results.Evaluation(
+        name, parts, scores, figures, calibration, odd, left_out=left_out
+    )
 
 
 def _scores(rng: np.random.Generator, labels: np.ndarray) -> Scores:

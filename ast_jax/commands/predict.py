@@ -6,13 +6,21 @@ ast-predict --workdir=runs/x --category=bagel --input=FILE|FOLDER|- --output=DIR
 could not be (rows with "error"), 1 a mistake.
 """
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from ast_jax import cli
 from ast_jax.commands.start import interruptible
+
+if TYPE_CHECKING:  # a command's flags need no JAX
+    from ast_jax.inference.detector import Detector
+    from ast_jax.inference.monitor_file import MonitorFile
+    from ast_jax.inference.predict_files import Summary
 
 _SOME_FAILED, _INTERRUPTED, _PIPE_CLOSED = 3, 130, 141
 
@@ -27,12 +35,17 @@ def define_flags() -> None:
     cli.define_path("xyz", "The point cloud, or their folder; else xyz/ beside rgb/.")
     cli.define_path("output", "Folder for rows and heat maps.")
     cli.define_backbone_weights()
+    flags.DEFINE_float(
+        "alpha", None, "Another rate of false alarms than calibration.alpha."
+    )
+    flags.DEFINE_bool(
+        "monitor", False, "Watches whether the parts still look as when calibrated."
+    )
     flags.mark_flags_as_required(["workdir", "input", "output"])
 
 
 def main() -> None:
     """Scores what --input names."""
-    from ast_jax.inference import path_list, predict_files
     from ast_jax.inference.detector import Detector
 
     interruptible()
@@ -40,7 +53,44 @@ def main() -> None:
     detector = Detector.load(
         values.workdir, values.category, backbone_weights=values.backbone_weights
     )
-    path, xyz, output = values.input, values.xyz, values.output
+    if values.alpha is not None:
+        detector = detector.with_alpha(values.alpha)
+    output = values.output
+    with contextlib.ExitStack() as watching:
+        monitor = None
+        if values.monitor:
+            monitor = watching.enter_context(_watched(detector, output))
+        summary = _predicted(detector, output, monitor)
+    if summary.failed:
+        sys.exit(_SOME_FAILED)
+
+
+@contextlib.contextmanager
+def _watched(detector: "Detector", output: Path) -> Iterator["MonitorFile"]:
+    """The run's monitor; its course is drawn below the output at the end."""
+    from ast_jax.files import write_text
+    from ast_jax.inference import monitor_file
+    from ast_jax.inference.monitor import ALARM
+    from ast_jax.report.plots import monitor_course
+
+    with monitor_file.opened(detector) as monitor:
+        try:
+            yield monitor
+        finally:
+            course = monitor_course(monitor.monitor.course, ALARM)
+            write_text(output / "monitor.svg", course)
+
+
+def _predicted(
+    detector: "Detector",
+    output: Path,
+    monitor: "MonitorFile | None",
+) -> "Summary":
+    """Scores what --input names."""
+    from ast_jax.inference import path_list, predict_files
+
+    values = flags.FLAGS
+    path, xyz = values.input, values.xyz
     try:
         if path == Path("-"):
             # Unbuffered: a row is with its reader at once, and never half of it.
@@ -50,17 +100,16 @@ def main() -> None:
                 open(1, "wb", **unbuffered) as rows,
             ):
                 lines = path_list.path_lines(paths.read)
-                summary = predict_files.predict_stream(
-                    detector, lines, xyz, output, rows
+                return predict_files.predict_stream(
+                    detector, lines, xyz, output, rows, monitor
                 )
         else:
-            summary = predict_files.predict_files(detector, path, xyz, output)
+            return predict_files.predict_files(detector, path, xyz, output, monitor)
     except KeyboardInterrupt:
         cli.fail(f"interrupted; {output} holds what was scored.", _INTERRUPTED)
     except BrokenPipeError:
         cli.fail("standard output was closed by its reader.", _PIPE_CLOSED)
-    if summary.failed:
-        sys.exit(_SOME_FAILED)
+    raise AssertionError("unreachable")
 
 
 def run() -> None:

@@ -28,6 +28,11 @@ def export() -> None:
     _start("export")
 
 
+def feedback() -> None:
+    """Runs `ast-feedback`."""
+    _start("feedback")
+
+
 def import_checkpoint() -> None:
     """Runs `ast-import`."""
     _start("import_checkpoint")

@@ -11,8 +11,9 @@ from ast_jax.data.part import Parts
 from ast_jax.evaluation import numbers
 from ast_jax.evaluation.published import published
 from ast_jax.inference.calibration import Calibration
-from ast_jax.inference.category import CategoryScores
+from ast_jax.inference.category import CategoryScores, LeftOut
 from ast_jax.inference.ensemble import NETWORKS, Scores, ScoresBySeed
+from ast_jax.inference.odd_parts import odd_parts
 from ast_jax.inference.oddest import OddestParts
 
 
@@ -28,6 +29,7 @@ class Evaluation:
       calibration: from held-out good images; None without any.
       oddest: the good parts that it finds oddest; None where not looked for.
       splits: split → a line on what it has, and which files were ignored.
+      left_out: those images, and their scores.
     """
 
     name: str
@@ -37,6 +39,15 @@ class Evaluation:
     calibration: Calibration | None
     oddest: OddestParts | None = None
     splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    left_out: LeftOut | None = None
+
+    @property
+    def odd_parts(self) -> list[str]:
+        """The good images that stand out among the left-out ones, the oddest first."""
+        if self.left_out is None:
+            return []
+        parts, scores = self.left_out
+        return [parts.ids[row] for row in odd_parts(scores.image)]
 
 
 def evaluate_scores(
@@ -103,6 +114,7 @@ def results_tree(config: ConfigDict, evaluations: list[Evaluation]) -> dict[str,
         "teacher": tree("teacher"),
         "paper": paper,
         "data": splits,
+        "odd_parts": {one.name: one.odd_parts for one in evaluations},
     }
 
 

@@ -70,7 +70,7 @@ class Calibration:
     @property
     def attainable(self) -> float:
         """The rate that decides: the largest k / (n + 1) ≤ alpha, else 1 / (n + 1)."""
-        return self._exceeding / (len(self.scores) + 1)
+        return self.exceeding / (len(self.scores) + 1)
 
     @property
     def guaranteed(self) -> float:
@@ -78,7 +78,7 @@ class Calibration:
         if not self.is_cross:
             return self.attainable
         sizes = np.bincount(self.score_folds).tolist()
-        return cross_bound(self._exceeding, sizes)
+        return cross_bound(self.exceeding, sizes)
 
     @property
     def threshold(self) -> float:
@@ -88,7 +88,7 @@ class Calibration:
         has scores of its own, so the limit differs a little from part to part
         (`thresholds`); this is the limit of a part on which all pairs agree.
         """
-        return self.scores[-self._exceeding]
+        return self.scores[-self.exceeding]
 
     @property
     def pixel_threshold(self) -> float:
@@ -97,7 +97,40 @@ class Calibration:
         Pixels are not exchangeable, parts are: a good part shows any marked pixel at
         most as often as it raises an alarm.
         """
-        return self.map_maxima[-self._exceeding]
+        return self.map_maxima[-self.exceeding]
+
+    def with_parts(
+        self, own: Float[np.ndarray, "b k"], own_maxima: Float[np.ndarray, "b k"]
+    ) -> "Calibration":
+        """Calibrated on more good parts that no pair has seen.
+
+        With cross each of them joins one fold, in turn.
+
+        Args:
+          own: their image scores, of each fold.
+          own_maxima: likewise the maxima of their maps.
+        """
+        rows = np.arange(len(own))
+        folds = (len(self.scores) + rows) % self.folds
+        scores = np.array([*self.scores, *own[rows, folds]])
+        maxima = np.array([*self.map_maxima, *own_maxima[rows, folds]])
+        if not self.is_cross:
+            return dataclasses.replace(
+                self,
+                scores=tuple(np.sort(scores).tolist()),
+                map_maxima=tuple(np.sort(maxima).tolist()),
+            )
+        by_score = np.argsort(scores, kind="stable")
+        by_maximum = np.argsort(maxima, kind="stable")
+        score_folds = np.array([*self.score_folds, *folds])
+        maximum_folds = np.array([*self.maximum_folds, *folds])
+        return Calibration(
+            self.alpha,
+            tuple(scores[by_score].tolist()),
+            tuple(maxima[by_maximum].tolist()),
+            tuple(score_folds[by_score].tolist()),
+            tuple(maximum_folds[by_maximum].tolist()),
+        )
 
     def with_alpha(self, alpha: float) -> "Calibration":
         """The same parts' decisions at another rate; warns of an unattainable one.
@@ -124,7 +157,8 @@ class Calibration:
         """Whether the p-value is at most `attainable`; NaN too is no sign of good."""
         if not self.is_cross:
             return ~(np.reshape(scores, len(scores)) <= self.threshold)
-        return (self._at_least(scores) < self._exceeding) | np.isnan(scores).any(1)
+        few = self._at_least(scores) < self.exceeding
+        return few | np.isnan(_columns(scores)).any(1)
 
     def thresholds(
         self, scores: Float[np.ndarray, " b"], by_fold: OwnScores
@@ -164,7 +198,7 @@ class Calibration:
         return cls(float(values["alpha"]), **given)
 
     @property
-    def _exceeding(self) -> int:
+    def exceeding(self) -> int:
         """k: of the n + 1 ranks, the number of highest ones that raise an alarm."""
         count = len(self.scores)
         # An alpha next to 1 would take all ranks, also that above every held-out score.
@@ -172,7 +206,7 @@ class Calibration:
 
     def _at_least(self, scores: OwnScores) -> Int[np.ndarray, " b"]:
         """How many left-out scores are at least the part's."""
-        columns = np.reshape(scores, (len(scores), -1))
+        columns = _columns(scores)
         held_out, folds = np.array(self.scores), np.array(self.score_folds)
         counts = np.zeros(len(columns), int)
         for fold, column in enumerate(columns.T):
@@ -189,7 +223,11 @@ class Calibration:
         smallest difference between the part's and a left-out value is positive.
         """
         differences = np.asarray(by_fold, float)[:, list(folds)] - np.array(left_out)
-        return np.partition(differences, self._exceeding - 1, 1)[:, self._exceeding - 1]
+        return np.partition(differences, self.exceeding - 1, 1)[:, self.exceeding - 1]
+
+
+def _columns(scores: OwnScores) -> Float[np.ndarray, "b k"]:
+    return scores[:, None] if np.ndim(scores) == 1 else scores
 
 
 def cross_bound(exceeding: int, sizes: Sequence[int]) -> float:

@@ -3,14 +3,15 @@ and the scores of its test images.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 
+from ast_jax.data.part import Parts
 from ast_jax.errors import UserError
 from ast_jax.features.category import Category
-from ast_jax.features.inputs import Inputs
 from ast_jax.inference.calibration import (
     Calibration,
     calibrate,
@@ -19,7 +20,7 @@ from ast_jax.inference.calibration import (
     write_calibration,
 )
 from ast_jax.inference.ensemble import NETWORKS, Ensemble, Scores, ScoresBySeed
-from ast_jax.run import Run
+from ast_jax.run import Run, seed_and_fold
 
 
 class CategoryScores(NamedTuple):
@@ -34,12 +35,33 @@ class CategoryScores(NamedTuple):
     combined: dict[str, Scores]
 
 
+class LeftOut(NamedTuple):
+    """Good images that some pair left out, and what those that left it out say.
+
+    Attributes:
+      parts: the images; maybe none.
+      scores: the student's.
+    """
+
+    parts: Parts
+    scores: Scores
+
+
+class CalibratedCategory(NamedTuple):
+    """A category's pairs, what they are calibrated by, and on which images."""
+
+    ensemble: Ensemble
+    calibration: Calibration | None
+    left_out: LeftOut
+
+
 def calibrate_category(
     run: Run, category: Category, *, keep: bool = False
-) -> tuple[Ensemble, Calibration | None]:
+) -> CalibratedCategory:
     """Calibrates on good images that training left out; writes `calibration.json`.
 
-    They are the publisher's validation split, or the fraction that training held out.
+    They are the publisher's validation split, or the fraction that training held out,
+    or with cross every good image, each as its fold's own pairs see it.
 
     Args:
       run: the run.
@@ -51,40 +73,63 @@ def calibrate_category(
     """
     if keep and (other := first_other(run, category)):
         return _as_calibrated(run, category, other)
-    config = category.config
-    batch_size, seeds = config.train.batch_size, config.train.seeds
+    config, names = category.config, run.members(category.name)
+    batch_size, alpha = config.train.batch_size, config.calibration.alpha
     train = category.inputs("train")
     at = {part_id: row for row, part_id in enumerate(category.parts["train"].ids)}
 
-    def rows(seed: int, key: str) -> Inputs:
-        ids = run.read_inputs(category.name, seed)[key]
+    def rows(member: str, key: str) -> list[int]:
+        ids = run.read_inputs(category.name, member)[key]
         if missing := sorted(set(ids) - at.keys()):
             raise UserError(
                 f"{category.name}: {missing[0]} was trained on and is not in "
                 f"{config.dataset.root} any more; put it back."
             )
-        return train.select([at[part_id] for part_id in ids])
+        return [at[part_id] for part_id in ids]
 
-    for seed in seeds:
+    for member in names:
         backbone = category.backbone and category.backbone.fingerprint
-        run.check_inputs(category.name, seed, {"backbone": backbone})
+        run.check_inputs(category.name, member, {"backbone": backbone})
 
     ensemble = Ensemble.load(run, category.name).scaled_by(
-        {str(seed): rows(seed, "train") for seed in seeds}, batch_size
+        {member: train.select(rows(member, "train")) for member in names}, batch_size
     )
-    held_out = rows(seeds[0], "held_out")
-    if len(category.parts["validation"]):
-        held_out = category.inputs("validation")
-    calibration = None
-    if len(held_out):
-        scores = ensemble.score(held_out, batch_size)["student"]
-        calibration = calibrate(scores.image, scores.maximum, config.calibration.alpha)
+    each = {
+        fold: rows(member, "held_out")
+        for member in names
+        if (fold := seed_and_fold(member)[1])
+    }
+    folds = None
+    if each:
+        all_rows = np.concatenate(list(each.values()))
+        folds = np.repeat(np.arange(len(each)), [len(mine) for mine in each.values()])
+        parts = category.parts["train"].subset(all_rows.tolist())
+        scores = _joined(
+            ensemble.fold(fold).score(train.select(mine), batch_size)["student"]
+            for fold, mine in each.items()
+        )
+    else:
+        parts, inputs = category.parts["validation"], category.inputs("validation")
+        if not len(parts):
+            held_out = rows(names[0], "held_out")
+            parts = category.parts["train"].subset(held_out)
+            inputs = train.select(held_out)
+        scores = _no_scores(train.side)
+        if len(inputs):
+            scores = ensemble.score(inputs, batch_size)["student"]
+    calibration = calibrate(scores.image, scores.maximum, alpha, folds)
     if keep and is_calibrated(run, category.name):
         calibration, scales = read_calibration(run, category.name)
         ensemble = dataclasses.replace(ensemble, scales=scales)
     else:
         write_calibration(run, category.name, calibration, ensemble.scales)
-    return ensemble, calibration
+    return CalibratedCategory(ensemble, calibration, LeftOut(parts, scores))
+
+
+def _joined(each: Iterable[Scores]) -> Scores:
+    """The scores of several sets of images as one."""
+    arrays = [(one.maps, one.maximum, one.mean, one.image) for one in each]
+    return Scores(*map(np.concatenate, zip(*arrays, strict=True)))
 
 
 def first_other(run: Run, category: Category) -> str | None:
@@ -93,7 +138,7 @@ def first_other(run: Run, category: Category) -> str | None:
     It has other content, or is gone, or is new among the validation images; a run of
     an earlier version knows the names alone.
     """
-    record = run.read_inputs(category.name, category.config.train.seeds[0])
+    record = run.read_inputs(category.name, run.members(category.name)[0])
     train, validation = (category.parts[s].content for s in ("train", "validation"))
     now = train | validation
     known = record.get("content", {})
@@ -105,9 +150,7 @@ def first_other(run: Run, category: Category) -> str | None:
     )
 
 
-def _as_calibrated(
-    run: Run, category: Category, other: str
-) -> tuple[Ensemble, Calibration | None]:
+def _as_calibrated(run: Run, category: Category, other: str) -> CalibratedCategory:
     """What the run has, for data on which it cannot be calibrated.
 
     Raises:
@@ -126,7 +169,10 @@ def _as_calibrated(
     )
     calibration, scales = read_calibration(run, name)
     ensemble = Ensemble.load(run, name)
-    return dataclasses.replace(ensemble, scales=scales), calibration
+    ensemble = dataclasses.replace(ensemble, scales=scales)
+    side = run.read_inputs(name, run.members(name)[0])["side"]
+    nothing = LeftOut(category.parts["train"].subset([]), _no_scores(side))
+    return CalibratedCategory(ensemble, calibration, nothing)
 
 
 def score_test_images(ensemble: Ensemble, category: Category) -> CategoryScores:
@@ -138,11 +184,12 @@ def score_test_images(ensemble: Ensemble, category: Category) -> CategoryScores:
     config, inputs = category.config, category.inputs("test")
     if not len(inputs):
         combined = dict.fromkeys(NETWORKS, _no_scores(inputs.side))
-        return CategoryScores(
-            dict.fromkeys(map(str, config.train.seeds), combined), combined
-        )
-    by_seed = ensemble.score_by_seed(inputs, config.train.batch_size)
-    return CategoryScores(by_seed, ensemble.combine(by_seed, masked=inputs.masked))
+        seeds = map(str, config.train.seeds)
+        return CategoryScores(dict.fromkeys(seeds, combined), combined)
+    masked = inputs.masked
+    by_member = ensemble.score_by_member(inputs, config.train.batch_size)
+    by_seed = ensemble.by_seed(by_member, masked=masked)
+    return CategoryScores(by_seed, ensemble.combine(by_member, masked=masked))
 
 
 def _no_scores(side: int) -> Scores:

@@ -35,10 +35,11 @@ from ast_jax.device_memory import memory_errors
 from ast_jax.errors import UserError
 from ast_jax.features import prefetch
 from ast_jax.features.inputs import network_input
-from ast_jax.inference import read_part
+from ast_jax.inference import feedback, read_part
 from ast_jax.inference.calibration import Calibration, read_calibration
 from ast_jax.inference.colours import ColourScale
 from ast_jax.inference.ensemble import Ensemble, decision
+from ast_jax.inference.monitor import Monitor
 from ast_jax.inference.notebook_card import html
 from ast_jax.inference.pair import pair_scores, prepared, tiles
 from ast_jax.inference.prediction import Prediction
@@ -113,17 +114,19 @@ class Detector:
         """
         _refuse_fork()
         run = Run.open(run_dir)
-        category = _category(run, category)
+        category = run.category(category)
         config = run.config
-        side = run.read_inputs(category, config.train.seeds[0])["side"]
+        side = run.read_inputs(category, run.members(category)[0])["side"]
         calibration, scales = read_calibration(run, category)
+        if calibration is not None:
+            calibration = feedback.applied(run, category, calibration)
         backbone = None
         if Mode(config.mode).has_colour:
             size = config.dataset.image_size
             section = with_weights(config.backbone, run, backbone_weights)
             backbone = backbones.create(section, image_size=size)
-            for seed in config.train.seeds:
-                run.check_inputs(category, seed, {"backbone": backbone.fingerprint})
+            for member in run.members(category):
+                run.check_inputs(category, member, {"backbone": backbone.fingerprint})
         ensemble = dataclasses.replace(Ensemble.load(run, category), scales=scales)
         if calibration is None:
             logging.warning(
@@ -134,6 +137,42 @@ class Detector:
         networks = backbone, ensemble
         bits = run.reading(category).get("bit_depth", FULL_DEPTH)
         return cls(category, config, side, *networks, calibration, run.directory, bits)
+
+    def with_alpha(self, alpha: float) -> "Detector":
+        """The same detector at another rate of false alarms; trains nothing.
+
+        A rate that the calibration's parts cannot decide at is said in a warning.
+
+        Raises:
+          UserError: alpha is not between 0 and 1, or there is no calibration.
+        """
+        if self.calibration is None:
+            raise UserError(
+                f"{self.category}: no good images were held out of training, so there "
+                "is no alpha to change"
+            )
+        calibration = self.calibration.with_alpha(alpha)
+        return dataclasses.replace(self, calibration=calibration)
+
+    def monitor(self, path: Path | None = None) -> Monitor:
+        """Watches whether the parts still look like those that were calibrated on.
+
+        Feed it `own_scores` of every prediction, in order.
+
+        Args:
+          path: the state of an earlier one to go on from, if it is there.
+
+        Raises:
+          UserError: there is no calibration, or the state is damaged.
+        """
+        if self.calibration is None:
+            raise UserError(
+                f"{self.category}: no good images were held out of training, so there "
+                "is nothing to compare new parts with"
+            )
+        if path is None:
+            return Monitor(self.calibration)
+        return Monitor.load(path, self.calibration)
 
     def __reduce__(self) -> tuple:
         """Pickles what `load` needs, and the calibration, which may be another."""
@@ -184,7 +223,9 @@ class Detector:
 
         Returns:
           "score" [b], the image score; "map" [b,8m,8m], the upsampled score map; and
-          "maximum" [b], the map's, which above the pixel threshold marks a region.
+          "maximum" [b], the map's, which above the pixel threshold marks a region. With
+          cross calibration also each fold's own "score_by_fold" and "maximum_by_fold"
+          [b,k].
         """
         with multiplied_at(self.config.train.precision):
             return self._score(variables, inputs)
@@ -215,8 +256,15 @@ class Detector:
         fine = scoring.upsample(scores["map"])
         maximum = fine.max((1, 2))
         how = decision(self.ensemble.image_score, masked=self.mode.has_depth)
-        score = maximum if how == "maximum" else scores["mean"]
-        return {"score": score, "map": fine, "maximum": maximum}
+        outputs = {"map": fine, "maximum": maximum}
+        if "max_by_fold" in scores:
+            name = "max" if how == "maximum" else how
+            return outputs | {
+                "score": scores[name],
+                "score_by_fold": scores[f"{name}_by_fold"],
+                "maximum_by_fold": scores["max_by_fold"],
+            }
+        return outputs | {"score": maximum if how == "maximum" else scores["mean"]}
 
     def prepare(self, part: Part) -> dict[str, np.ndarray]:
         """One decoded part as `function` takes it, without the batch axis."""
@@ -444,9 +492,12 @@ class Detector:
                 continue
             score, part = float(arrays["score"][row]), one[0]
             if np.isfinite(score):
+                names = ("score_by_fold", "maximum_by_fold")
+                by_fold = {name: arrays[name][row] for name in names if name in arrays}
                 yield Prediction(
                     *(score, arrays["map"][row], part, self.calibration),
                     html=functools.partial(html, scale=self.colour_scale),
+                    **by_fold,
                 )
             else:
                 yield UserError(f"{part.id}: its score is {score}; check its data")
@@ -503,13 +554,3 @@ def _refuse_fork() -> None:
             "survive a fork; start workers with multiprocessing.get_context('spawn'), "
             "or load the first Detector in the workers"
         )
-
-
-def _category(run: Run, category: str | None) -> str:
-    """The category asked for, or the only one there is."""
-    known = run.categories()
-    if category is None and len(known) != 1:
-        raise UserError(
-            f"{run.directory}: name one of its categories: {', '.join(known) or 'none'}"
-        )
-    return category or known[0]

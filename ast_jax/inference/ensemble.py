@@ -1,12 +1,14 @@
-"""The pairs of a category, one a seed, scored together.
+"""The pairs of a category, one a seed and with cross a fold, scored together.
 
 A single pair's scores are its own. Several pairs' are the means of their standardised
 scores: each in units of the deviation, from the mean, of the good images that it was
-trained on. No held-out and no test image enters, so calibration stays exact.
+trained on. No held-out and no test image enters, so calibration stays exact. Of folds
+each has image scores of its own too: the left-out parts have no others.
 """
 
 import dataclasses
 from collections.abc import Mapping
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +18,9 @@ from jaxtyping import Array, Float, Int
 from ast_jax import scoring
 from ast_jax.features.inputs import Inputs
 from ast_jax.inference.pair import Pair, load_pair, score
-from ast_jax.run import Run
+from ast_jax.run import Run, seed_and_fold
 
+T = TypeVar("T")
 NETWORKS = ("student", "teacher")
 # "map" [n,h,w], "max" [n] and "mean" [n] of one network, and of each by its name
 ScoreArrays = dict[str, Float[Array | np.ndarray, "n ..."]]
@@ -33,12 +36,21 @@ class Scores:
       maximum: of each map (the student's after upsampling).
       mean: each image's mean score.
       image: the one of the two that decides.
+      by_fold: with cross each fold's own image score; image is their mean.
+      maximum_by_fold: likewise of the map's maximum.
     """
 
     maps: Float[np.ndarray, "n h w"]
     maximum: Float[np.ndarray, " n"]
     mean: Float[np.ndarray, " n"]
     image: Float[np.ndarray, " n"]
+    by_fold: Float[np.ndarray, "n k"] | None = None
+    maximum_by_fold: Float[np.ndarray, "n k"] | None = None
+
+    @property
+    def own(self) -> Float[np.ndarray, "n ..."]:
+        """The scores that a calibration compares with its own."""
+        return self.image if self.by_fold is None else self.by_fold
 
     def select(self, rows: Int[np.ndarray, " m"]) -> "Scores":
         """The scores of some of the parts."""
@@ -88,9 +100,9 @@ class Ensemble:
     """One or more trained pairs of a category.
 
     Attributes:
-      pairs: by seed.
+      pairs: by the names of `Run.members`: seeds, or each seed's folds.
       image_score: the configuration's `evaluation.image_score`.
-      scales: seed → network → scale; empty for a single pair.
+      scales: member → network → scale; empty for a single pair.
     """
 
     pairs: Mapping[str, Pair]
@@ -99,13 +111,13 @@ class Ensemble:
 
     @classmethod
     def load(cls, run: Run, category: str) -> "Ensemble":
-        """Opens the pairs of all of the run's seeds.
+        """Opens the pairs of all of the run's seeds and folds.
 
         Raises:
           UserError: one was not trained, or a checkpoint is missing or damaged.
         """
-        seeds = run.config.train.seeds
-        pairs = {str(seed): load_pair(run, category, seed) for seed in seeds}
+        members = run.members(category)
+        pairs = {member: load_pair(run, category, member) for member in members}
         return cls(pairs, run.config.evaluation.image_score)
 
     def scaled_by(self, good: Mapping[str, Inputs], batch_size: int) -> "Ensemble":
@@ -118,9 +130,22 @@ class Ensemble:
             scales[seed] = {name: Scale.of(scores[name]) for name in NETWORKS}
         return dataclasses.replace(self, scales=scales)
 
-    def score_by_seed(self, inputs: Inputs, batch_size: int) -> ScoresBySeed:
+    def score_by_member(self, inputs: Inputs, batch_size: int) -> ScoresBySeed:
         """Every pair's own scores."""
-        return {seed: self._score(seed, inputs, batch_size) for seed in self.pairs}
+        return {name: self._score(name, inputs, batch_size) for name in self.pairs}
+
+    def by_seed(self, by_member: ScoresBySeed, *, masked: bool) -> ScoresBySeed:
+        """Each seed's scores: its pair's own, or those of its folds together."""
+        grouped = _grouped(by_member, 0)
+        return {
+            seed: self.combine(scores, masked=masked)
+            for seed, scores in grouped.items()
+        }
+
+    def fold(self, name: str) -> "Ensemble":
+        """The pairs that left out one fold."""
+        pairs = _grouped(self.pairs, 1)[name]
+        return dataclasses.replace(self, pairs=pairs)
 
     def _score(self, seed: str, inputs: Inputs, batch_size: int) -> dict[str, Scores]:
         arrays = score(self.pairs[seed], inputs, batch_size=batch_size)
@@ -132,7 +157,7 @@ class Ensemble:
 
     def combine(self, by_seed: ScoresBySeed, *, masked: bool) -> dict[str, Scores]:
         """The ensemble's scores from every pair's own."""
-        if len(by_seed) == 1:
+        if len(by_seed) == 1 and not _is_cross(by_seed):
             return next(iter(by_seed.values()))
         how = decision(self.image_score, masked=masked)
         arrays = {
@@ -146,6 +171,12 @@ class Ensemble:
         for name in NETWORKS:
             of = jax.device_get(self.combined(arrays, name))
             combined[name] = _scores(of["map"], of["max"], of["mean"], how)
+            if "max_by_fold" in of:
+                combined[name] = dataclasses.replace(
+                    combined[name],
+                    by_fold=of[f"{_KEYS.get(how, how)}_by_fold"],
+                    maximum_by_fold=of["max_by_fold"],
+                )
         return combined
 
     def combined(
@@ -153,11 +184,17 @@ class Ensemble:
     ) -> ScoreArrays:
         """One network's map, max and mean from every pair's own; may be traced.
 
+        Of several folds each is the mean over folds, beside "max_by_fold" and
+        "mean_by_fold" [n, k].
+
         Args:
           by_seed: what `pair.pair_scores` returns, for every seed.
           network: "student" or "teacher".
         """
-        if len(by_seed) == 1:
+        folds = _grouped(by_seed, 1)
+        if len(folds) > 1:
+            return _mean_of([self.combined(of, network) for of in folds.values()])
+        if not self.scales:
             return next(iter(by_seed.values()))[network]
         maps, means = [], []
         for seed, scores in by_seed.items():
@@ -171,8 +208,34 @@ class Ensemble:
 
     def score(self, inputs: Inputs, batch_size: int) -> dict[str, Scores]:
         """The ensemble's scores of all inputs, by network."""
-        by_seed = self.score_by_seed(inputs, batch_size)
+        by_seed = self.score_by_member(inputs, batch_size)
         return self.combine(by_seed, masked=inputs.masked)
+
+
+_KEYS = {"maximum": "max"}
+
+
+def _grouped(by_member: Mapping[str, T], which: int) -> dict[str, dict[str, T]]:
+    """What members have, by seed (0) or by fold (1); with split the fold is ""."""
+    groups: dict[str, dict[str, T]] = {}
+    for member, value in by_member.items():
+        groups.setdefault(seed_and_fold(member)[which], {})[member] = value
+    return groups
+
+
+def _is_cross(by_member: Mapping[str, object]) -> bool:
+    return any(seed_and_fold(member)[1] for member in by_member)
+
+
+def _mean_of(folds: list[ScoreArrays]) -> ScoreArrays:
+    """The mean of every array over the folds, and those of the image scores beside."""
+    mean = {name: sum(one[name] for one in folds) / len(folds) for name in folds[0]}
+    each = {
+        f"{name}_by_fold": jnp.stack([one[name] for one in folds], -1)
+        for name in folds[0]
+        if name != "map"
+    }
+    return mean | each
 
 
 def _scores(

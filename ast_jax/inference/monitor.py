@@ -81,9 +81,11 @@ class Urn:
     def of(
         cls, scores: Float[np.ndarray, " n"], alpha: float, rng: np.random.Generator
     ) -> "Urn":
-        """Empty, of a pair's left-out scores."""
+        """Empty, of a pair's left-out scores; with alpha 0 every part counts."""
         both = np.stack([scores, rng.random(scores.size)], 1)
         both = both[np.lexsort((both[:, 1], both[:, 0]))]
+        if not alpha:
+            both = np.append(both, [[np.inf, 1.0]], 0)
         exceeding = max(1, int(alpha * (scores.size + 1) + 1e-9))
         edges, limit = both[:-exceeding], both[-exceeding]
         counts = np.zeros(len(edges) + 1, int)
@@ -110,15 +112,24 @@ class Monitor:
     is the largest divided by their number, so that the guarantee is the same.
     """
 
-    def __init__(self, calibration: Calibration, seed: int = 0):
-        """Starts anew; `seed` is that of the chances by which ties are broken."""
+    def __init__(
+        self, calibration: Calibration, seed: int = 0, *, rejecting: bool = True
+    ):
+        """Starts anew.
+
+        Args:
+          calibration: what parts are compared with.
+          seed: of the chances by which ties are broken.
+          rejecting: whether parts above the threshold do not count.
+        """
+        alpha = calibration.alpha if rejecting else 0.0
         self._key = _fingerprint(calibration)
         scores, folds = np.array(calibration.scores), np.array(calibration.score_folds)
         groups = [scores]
         if calibration.is_cross:
             groups = [scores[folds == fold] for fold in range(calibration.folds)]
         rng = np.random.default_rng([seed])
-        self._urns = [Urn.of(group, calibration.alpha, rng) for group in groups]
+        self._urns = [Urn.of(group, alpha, rng) for group in groups]
         self._seed, self.parts = seed, 0
         self.highest, self.alarm_at = self.value, None
         self._course: list[tuple[int, float]] = [(0, self.value)]

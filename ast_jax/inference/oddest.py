@@ -6,10 +6,12 @@ import numpy as np
 
 from ast_jax.data.part import Parts
 from ast_jax.features.category import Category
+from ast_jax.inference.calibration import Calibration
+from ast_jax.inference.category import LeftOut
 from ast_jax.inference.ensemble import Ensemble, Scores
 from ast_jax.run import Run
 
-COUNT = 6
+COUNT, _MOST = 6, 24
 
 
 class OddestParts(NamedTuple):
@@ -24,6 +26,14 @@ class OddestParts(NamedTuple):
     parts: Parts
     scores: Scores
     held_out: bool
+
+
+def oddest_of(left_out: LeftOut, calibration: Calibration) -> OddestParts:
+    """Those of the parts that training left out, up to the one that decides."""
+    count = max(COUNT, min(_MOST, calibration.exceeding))
+    parts, scores = left_out
+    order = np.argsort(-scores.image, kind="stable")[:count]
+    return OddestParts(parts.subset(order.tolist()), scores.select(order), True)
 
 
 def oddest_good_parts(
@@ -42,7 +52,7 @@ def oddest_good_parts(
     inputs = category.inputs(split).select(rows)
     scores = ensemble.score(inputs, category.config.train.batch_size)["student"]
     order = np.argsort(-scores.image, kind="stable")[:COUNT]
-    learned = run.read_inputs(category.name, category.config.train.seeds[0])["train"]
+    learned = run.read_inputs(category.name, run.members(category.name)[0])["train"]
     return OddestParts(
         category.parts[split].subset([rows[place] for place in order]),
         scores.select(order),
@@ -54,5 +64,5 @@ def _good_parts(run: Run, category: Category) -> tuple[str, list[str]]:
     """The split and the ids of the good parts to look at."""
     if len(category.parts["validation"]):
         return "validation", list(category.parts["validation"].ids)
-    record = run.read_inputs(category.name, category.config.train.seeds[0])
+    record = run.read_inputs(category.name, run.members(category.name)[0])
     return "train", record["held_out"] or record["train"]

@@ -21,7 +21,7 @@ from ast_jax.models.layers import PREPARED
 from ast_jax.models.ops import convolution
 from ast_jax.models.teacher import Teacher
 from ast_jax.parallel import data_mesh, place, replicated, split_batch, to_host
-from ast_jax.run import Run
+from ast_jax.run import Member, Run
 
 # network ("student" or "teacher") → {"map": [n,h,w], "max": [n], "mean": [n]}
 PairScores = dict[str, dict[str, Float[np.ndarray, "n ..."]]]
@@ -118,7 +118,7 @@ def score(
     return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(inputs)], *results)
 
 
-def load_pair(run: Run, category: str, seed: int) -> Pair:
+def load_pair(run: Run, category: str, seed: Member) -> Pair:
     """Opens a trained pair, on whatever devices there are.
 
     Raises:
@@ -140,7 +140,7 @@ def load_pair(run: Run, category: str, seed: int) -> Pair:
         step, last = int(state.step), _last_step(run, name, record)
         if step < last:
             logging.warning(
-                "%s, seed %d: the %s stands at step %d of %d; train.py finishes it.",
+                "%s, seed %s: the %s stands at step %d of %d; train.py finishes it.",
                 *(category, seed, name, step, last),
             )
         variables[name] = state.variables

@@ -21,6 +21,7 @@ from ast_jax.features.prefetch import WORKERS
 from ast_jax.files import whole, write_errors
 from ast_jax.inference.detector import Detector
 from ast_jax.inference.heat_map import overlay
+from ast_jax.inference.monitor_file import MonitorFile
 from ast_jax.inference.prediction import Prediction
 from ast_jax.inference.sources import Source, listed, streamed
 from ast_jax.run import locked
@@ -47,7 +48,11 @@ class Summary:
 
 
 def predict_files(
-    detector: Detector, path: Path, xyz: Path | None, output: Path
+    detector: Detector,
+    path: Path,
+    xyz: Path | None,
+    output: Path,
+    monitor: MonitorFile | None = None,
 ) -> Summary:
     """Scores a file, or a folder's files; writes OUTPUT/predictions.jsonl and maps.
 
@@ -63,7 +68,8 @@ def predict_files(
             "another --output"
         )
     sources = listed(path, xyz, detector.config.mode, leave_out=own)
-    return _predict(detector, sources, output, streams=[], live=False)
+    options = {"streams": [], "live": False, "monitor": monitor}
+    return _predict(detector, sources, output, **options)
 
 
 def predict_stream(
@@ -72,6 +78,7 @@ def predict_stream(
     xyz: Path | None,
     output: Path,
     answers: RawIOBase,
+    monitor: MonitorFile | None = None,
 ) -> Summary:
     """Scores the paths in `lines` as they come; each row goes to `answers` at once.
 
@@ -82,7 +89,8 @@ def predict_stream(
     if xyz is not None and not xyz.is_dir():
         raise UserError(f"--xyz={xyz}: give a folder beside a stream of paths")
     sources = streamed(lines, xyz, detector.config.mode)
-    return _predict(detector, sources, output, streams=[answers], live=True)
+    options = {"streams": [answers], "live": True, "monitor": monitor}
+    return _predict(detector, sources, output, **options)
 
 
 def _predict(
@@ -92,6 +100,7 @@ def _predict(
     *,
     streams: list[RawIOBase],
     live: bool,
+    monitor: MonitorFile | None,
 ) -> Summary:
     summary, path = Summary(), output / "predictions.jsonl"
     total = len(sources) if isinstance(sources, Sized) else None
@@ -102,7 +111,7 @@ def _predict(
         with (
             tqdm(total=total, unit=" images", disable=None) as progress,
             contextlib.closing(
-                _rows(detector, sources, output, [file, *streams], live)
+                _rows(detector, sources, output, [file, *streams], live, monitor)
             ) as rows,
         ):
             for row in rows:
@@ -124,6 +133,7 @@ def _rows(
     output: Path,
     streams: list[RawIOBase],
     live: bool,
+    monitor: MonitorFile | None,
 ) -> Iterator[Row]:
     """Writes each part's heat map and then its row, in threads; yields the rows."""
     waiting: collections.deque[Source] = collections.deque()
@@ -135,17 +145,19 @@ def _rows(
             problem = source.problem and UserError(source.problem)
             yield problem or (source.image, source.xyz)
 
-    def row_of(source: Source, result: Prediction | UserError) -> Row:
+    def row_of(source: Source, result: Prediction | UserError, seen: Row) -> Row:
         if isinstance(result, UserError):
             return {"path": source.path, "error": str(result)}
-        return _row(source, result) | _write_maps(detector, result, output, source.name)
+        maps = _write_maps(detector, result, output, source.name)
+        return _row(source, result) | seen | maps
 
     # One thread writes all rows, so that they keep their order, and so that neither an
     # interrupt nor a wait for the next part cuts one or holds it back.
     writer = _Writer(streams)
     with ThreadPoolExecutor(WORKERS) as files, ThreadPoolExecutor(1) as rows:
         for result in detector.predict_many(given(), live=live):
-            row = files.submit(row_of, waiting.popleft(), result)
+            seen = monitor.watch(result) if monitor else {}
+            row = files.submit(row_of, waiting.popleft(), result, seen)
             under_way.append(rows.submit(writer.write, row))
             while under_way and (len(under_way) > _AT_ONCE or under_way[0].done()):
                 yield under_way.popleft().result()
@@ -182,7 +194,19 @@ def _row(source: Source, prediction: Prediction) -> Row:
         "threshold": prediction.threshold,
         "p_value": prediction.p_value,
         "anomalous": prediction.anomalous,
+        **_by_fold(prediction),
         "regions": regions and [dataclasses.asdict(region) for region in regions],
+    }
+
+
+def _by_fold(prediction: Prediction) -> Row:
+    """What else decides with cross calibration, and joins a calibration."""
+    if prediction.score_by_fold is None:
+        return {"maximum": prediction.maximum}
+    return {
+        "maximum": prediction.maximum,
+        "score_by_fold": prediction.score_by_fold.tolist(),
+        "maximum_by_fold": prediction.maximum_by_fold.tolist(),
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from html import escape as html_escape
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
 from ast_jax.data.part import Part
 from ast_jax.inference.calibration import Calibration
@@ -24,6 +24,8 @@ class Prediction:
       part: what was scored, decoded.
       calibration: of the category, or None.
       html: of a prediction, what a notebook shows.
+      score_by_fold: with cross calibration the image score of each fold's own pairs.
+      maximum_by_fold: likewise of the map's highest value.
     """
 
     score: float
@@ -33,6 +35,10 @@ class Prediction:
     html: Callable[["Prediction"], str] | None = dataclasses.field(
         default=None, repr=False, compare=False
     )
+    score_by_fold: Float[np.ndarray, " k"] | None = None
+    maximum_by_fold: Float[np.ndarray, " k"] | None = dataclasses.field(
+        default=None, repr=False
+    )
 
     @functools.cached_property
     def map(self) -> Float32[np.ndarray, "h w"]:
@@ -41,34 +47,55 @@ class Prediction:
 
     @property
     def threshold(self) -> float | None:
-        """A part with a higher score is anomalous."""
-        return self.calibration and self.calibration.threshold
+        """The part is anomalous exactly where its score is higher."""
+        if self.calibration is None:
+            return None
+        score = np.array([self.score])
+        return float(self.calibration.thresholds(score, self.own_scores)[0])
 
     @property
     def pixel_threshold(self) -> float | None:
         """A pixel with a higher score is marked."""
-        return self.calibration and self.calibration.pixel_threshold
+        if self.calibration is None:
+            return None
+        maximum = np.array([self.maximum])
+        by_fold = maximum
+        if self.maximum_by_fold is not None:
+            by_fold = self.maximum_by_fold[None]
+        return float(self.calibration.pixel_thresholds(maximum, by_fold)[0])
+
+    @property
+    def maximum(self) -> float:
+        """The map's highest value, where marks are decided."""
+        return float(self.fine.max())
+
+    @property
+    def own_scores(self) -> Float[np.ndarray, "1 ..."]:
+        """What the calibration compares: the image score, or each fold's own."""
+        if self.score_by_fold is None:
+            return np.array([self.score])
+        return self.score_by_fold[None]
 
     @property
     def p_value(self) -> float | None:
         """How probable so high a score is for a good part."""
         if self.calibration is None:
             return None
-        return float(self.calibration.p_values(np.array([self.score]))[0])
+        return float(self.calibration.p_values(self.own_scores)[0])
 
     @property
     def anomalous(self) -> bool | None:
         """Whether the score is above the threshold."""
         if self.calibration is None:
             return None
-        return bool(self.calibration.anomalous(np.array([self.score]))[0])
+        return bool(self.calibration.anomalous(self.own_scores)[0])
 
     @functools.cached_property
     def regions(self) -> tuple[Region, ...] | None:
         """Where the map is above the pixel threshold, highest peak first."""
         if self.calibration is None:
             return None
-        return marked_regions(self.map, self.calibration.pixel_threshold, self.part.z)
+        return marked_regions(self.map, self.pixel_threshold, self.part.z)
 
     def _repr_html_(self) -> str:
         """Returns what a notebook shows: score, decision and heat map."""

@@ -24,12 +24,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Shaped
 
 import ast_jax
 from ast_jax import files
 from ast_jax.data import builder_class, depth
 from ast_jax.errors import UserError
+from ast_jax.inference.calibration import Calibration
 from ast_jax.inference.detector import Detector
 
 FORMAT = 1  # of the card and of the names in it
@@ -88,15 +90,29 @@ def whole(detector: Detector) -> Callable[[Arrays], Arrays]:
         outputs = detector.function(variables, inputs)
         if calibration is None:
             return outputs
-        # Exact: scores are float32, and so were those that became the calibration.
-        score, held_out = outputs["score"], jnp.asarray(calibration.scores, "float32")
-        at_least = (held_out >= score[:, None]).sum(1)
-        return outputs | {
-            "p_value": (1 + at_least) / (1 + held_out.size),
-            "anomalous": ~(score <= jnp.float32(calibration.threshold)),
-        }
+        return outputs | _verdict(calibration, outputs)
 
     return function
+
+
+def _verdict(calibration: Calibration, outputs: Arrays) -> Arrays:
+    """P-value and decision, as `Calibration` defines them.
+
+    Exact: scores are float32, and so were those that became the calibration.
+    """
+    score, n = outputs["score"], len(calibration.scores)
+    if not calibration.is_cross:
+        held_out = jnp.asarray(calibration.scores, "float32")
+        at_least = (held_out >= score[:, None]).sum(1)
+        anomalous = ~(score <= jnp.float32(calibration.threshold))
+        return {"p_value": (1 + at_least) / (1 + n), "anomalous": anomalous}
+    own, at_least = outputs["score_by_fold"], 0
+    scores, folds = np.float32(calibration.scores), np.array(calibration.score_folds)
+    for fold in range(calibration.folds):
+        mine = jnp.asarray(scores[folds == fold])
+        at_least += (mine >= own[:, fold : fold + 1]).sum(1)
+    few = at_least < calibration.exceeding
+    return {"p_value": (1 + at_least) / (1 + n), "anomalous": few | (score != score)}
 
 
 def _stablehlo(
@@ -179,6 +195,12 @@ def _outputs(detector: Detector) -> dict[str, str]:
         "size; pixels above the pixel threshold are marked",
         "maximum": "float32 [batch]; the map's largest value",
     }
+    if detector.calibration is not None and detector.calibration.is_cross:
+        each = "float32 [batch, folds]; of each fold's own pair:"
+        meanings |= {
+            "score_by_fold": f"{each} the score that decides",
+            "maximum_by_fold": f"{each} its map's largest value",
+        }
     if detector.calibration is not None:
         meanings |= {
             "p_value": "float32 [batch]; (1 + calibration scores >= score) / (n + 1)",

@@ -90,7 +90,7 @@ def import_pair(
     with _joining(directory, config) as run:
         _write_pair(run, category, variables, opened)
         write_calibration(run, category, None, {})
-        calibration = calibrate_category(run, opened)[1] if opened else None
+        calibration = calibrate_category(run, opened).calibration if opened else None
         _move(run, directory, category)
     if calibration is None:
         logging.warning("%s: no validation images, so there is no threshold.", category)

@@ -70,15 +70,22 @@ def worst_first(
     labels: Bool[np.ndarray, " n"],
     scores: Float[np.ndarray, " n"],
     calibration: Calibration | None,
+    own: Float[np.ndarray, "n ..."] | None = None,
 ) -> Int[np.ndarray, " n"]:
     """The order of the gallery: mistakes at the threshold, then by wrong ranking.
 
     Images that are ranked equally wrongly: defects with the lowest score first, good
     ones with the highest.
+
+    Args:
+      labels: True for defective images.
+      scores: image scores.
+      calibration: what decides; None where nothing does.
+      own: the scores that it compares; the image scores by default.
     """
     mistakes = np.zeros_like(labels)
     if calibration is not None:
-        mistakes = calibration.anomalous(scores) != labels
+        mistakes = calibration.anomalous(scores if own is None else own) != labels
     towards_wrong = np.where(labels, -scores, scores)
     return np.lexsort((-towards_wrong, -wrongly_ranked(labels, scores), ~mistakes))
 
@@ -98,15 +105,17 @@ def cards(
     labels: Bool[np.ndarray, " n"],
     scores: Float[np.ndarray, " n"],
     calibration: Calibration | None,
+    own: Float[np.ndarray, "n ..."] | None = None,
 ) -> list[Card]:
-    """A card for every test image, in the order of the data set."""
+    """A card for every test image, in the order of the data set; see `worst_first`."""
+    own = scores if own is None else own
     shares = wrongly_ranked(labels, scores)
     verdicts, p_values = [""] * labels.size, [None] * labels.size
     if calibration is not None:
-        alarms = calibration.anomalous(scores)
+        alarms = calibration.anomalous(own)
         kinds = zip(labels.tolist(), alarms.tolist(), strict=True)
         verdicts = [VERDICTS[kind] for kind in kinds]
-        p_values = calibration.p_values(scores).tolist()
+        p_values = calibration.p_values(own).tolist()
     columns = zip(
         ids, defects, scores.tolist(), shares.tolist(), verdicts, p_values, strict=True
     )

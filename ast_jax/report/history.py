@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from ast_jax.run import Run
+from ast_jax.run import Member, Run
 from ast_jax.training.progress import read_rows
 
 
@@ -12,7 +12,7 @@ class Training:
 
     Attributes:
       category: which it learned.
-      seed: of the pair.
+      seed: of the pair; with cross calibration seed and fold.
       network: "teacher" or "student".
       epochs: their numbers, from 1.
       losses: the mean of each.
@@ -21,7 +21,7 @@ class Training:
     """
 
     category: str
-    seed: int
+    seed: Member
     network: str
     epochs: tuple[int, ...]
     losses: tuple[float, ...]
@@ -30,9 +30,10 @@ class Training:
 
 
 def trainings(run: Run, category: str) -> list[Training]:
-    """Both networks of each seed, in that order; without those that logged nothing."""
+    """Both networks of each pair, in that order; without those that logged nothing."""
     found = []
-    for seed in run.config.train.seeds:
+    for member in run.members(category):
+        seed: Member = int(member) if member.isdigit() else member
         lines = read_rows(run.seed_directory(category, seed) / "metrics.jsonl")
         if not lines:  # an imported pair
             continue
@@ -47,7 +48,7 @@ def trainings(run: Run, category: str) -> list[Training]:
 
 
 def _training(
-    run: Run, category: str, seed: int, network: str, rows: list[dict], images: int
+    run: Run, category: str, seed: Member, network: str, rows: list[dict], images: int
 ) -> Training:
     batch = min(run.config.train.batch_size, images)
     seen = images - images % batch

@@ -21,7 +21,7 @@ def input_facts(run: Run, category: str, test: Parts) -> dict[str, str]:
     """
     config = run.config
     dataset = data.builder_class(config.dataset.name)
-    record = run.read_inputs(category, config.train.seeds[0])
+    record = run.read_inputs(category, run.members(category)[0])
     side, mode = config.dataset.image_size, Mode(config.mode)
     facts = {"Learned from": _learned(record), "Training files": _files(record)}
     facts["Tested on"] = test.summary if len(test) else "nothing"

@@ -16,12 +16,14 @@ class OddPart(NamedTuple):
       score: its image score.
       size: height and width of the pictures.
       views: what they show → data URI.
+      note: whether it stands out, and whether it sets the threshold.
     """
 
     id: str
     score: float
     size: tuple[int, int]
     views: dict[str, str]
+    note: str = ""
 
 
 def odd_parts(evaluation: Evaluation, scale: ColourScale | None) -> list[OddPart]:
@@ -44,5 +46,15 @@ def odd_parts(evaluation: Evaluation, scale: ColourScale | None) -> list[OddPart
         views = pictures.pictures(part, {"student": position})
         views.pop("truth", None)  # a good part's is empty
         uris = pictures.data_uris(part, views)
-        shown.append(OddPart(part_id, float(scores.image[index]), size, uris))
+        score = float(scores.image[index])
+        note = _note(evaluation, part_id, score)
+        shown.append(OddPart(part_id, score, size, uris, note))
     return shown
+
+
+def _note(evaluation: Evaluation, part_id: str, score: float) -> str:
+    notes = ["stands out"] if part_id in evaluation.odd_parts else []
+    calibration = evaluation.calibration
+    if calibration is not None and score == calibration.threshold:
+        notes.append("sets the threshold")
+    return ", ".join(notes)

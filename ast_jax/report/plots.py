@@ -4,6 +4,7 @@ Colours are those of `COLOURS`; `themed` turns them into CSS variables, so that 
 inside the report follows its light or dark theme.
 """
 
+import dataclasses
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from sklearn.metrics import (
 )
 
 from ast_jax.data.part import GOOD
+from ast_jax.inference.calibration import Calibration
 
 COLOURS = {
     "ink": "#1b2430",
@@ -62,6 +64,7 @@ _STYLE = {
 _SIZE = (5.0, 3.7)  # inches
 _WIDE = 30.0  # a logarithmic axis for scores that span more than this factor
 _BINS = 30
+_LARGEST_ALPHA = 0.3  # of the curve over alpha
 _LONGEST = 22  # characters of a defect type
 
 
@@ -200,6 +203,101 @@ def training(histories: Histories) -> str | None:
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
     return _svg("training", _SIZE, draw)
+
+
+def left_out(
+    scores: Float[np.ndarray, " n"], odd: Bool[np.ndarray, " n"], threshold: float
+) -> str:
+    """The scores of good images that training left out, and the one that decides.
+
+    Args:
+      scores: their image scores.
+      odd: which stand out.
+      threshold: the score among them from which on a part is anomalous.
+    """
+    order = np.argsort(scores, kind="stable")
+    values, odd, ranks = scores[order], odd[order], np.arange(1, scores.size + 1)
+    sets = int(np.argmin(np.abs(values - threshold)))
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        style = {"markersize": 4, "alpha": 0.75}
+        axes.plot(values[~odd], ranks[~odd], "o", color=COLOURS["good"], **style)
+        if odd.any():
+            label = f"stand out ({odd.sum()})"
+            colour = COLOURS["defect"]
+            axes.plot(values[odd], ranks[odd], "D", color=colour, label=label, **style)
+        label = f"sets the threshold, {threshold:.4g}"
+        ring = {"markersize": 9, "fillstyle": "none", "color": COLOURS["ink"]}
+        axes.plot(values[sets], ranks[sets], "o", label=label, **ring)
+        axes.axvline(threshold, color=COLOURS["ink"], linewidth=1.2, linestyle="--")
+        axes.set_xlabel("image score of good images that training left out")
+        axes.set_ylabel("rank")
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.legend(loc="lower right")
+
+    return _svg("left_out", _SIZE, draw)
+
+
+def alpha(
+    labels: Bool[np.ndarray, " n"],
+    own: Float[np.ndarray, "n ..."],
+    calibration: Calibration,
+) -> str:
+    """What each rate of false alarms guarantees (solid) and what is observed (dotted).
+
+    Args:
+      labels: True for defective test images; maybe there are none.
+      own: the scores that the calibration compares.
+      calibration: its own alpha is marked.
+    """
+    count = len(calibration.scores)
+    last = max(1, min(count, int(_LARGEST_ALPHA * (count + 1))))
+    rates = [k / (count + 1) for k in range(1, last + 1)]
+    each = [dataclasses.replace(calibration, alpha=rate) for rate in rates]
+    alarms = np.array([one.anomalous(own) for one in each])
+    observed = {"recall": ("student", labels), "false alarms": ("defect", ~labels)}
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        guaranteed = [one.guaranteed for one in each]
+        style = {"drawstyle": "steps-post"}
+        label = "false alarms, at most (guaranteed)"
+        axes.plot(rates, guaranteed, color=COLOURS["defect"], label=label, **style)
+        for name, (colour, mine) in observed.items():
+            if mine.any():
+                label = f"{name} (observed, {mine.sum()} images)"
+                line = {"linestyle": ":", "linewidth": 1.8, "color": COLOURS[colour]}
+                axes.plot(rates, alarms[:, mine].mean(1), label=label, **line, **style)
+        chosen = {"linewidth": 1.2, "linestyle": "--", "color": COLOURS["ink"]}
+        axes.axvline(calibration.attainable, **chosen)
+        axes.set(ylim=(-0.01, 1.01), xlim=(0, None), xlabel="alpha", ylabel="share")
+        axes.legend(loc="best")
+
+    return _svg("alpha", _SIZE, draw)
+
+
+def monitor_course(course: Sequence[tuple[int, float]], alarm: float) -> str:
+    """A monitor's value over the parts it saw, and the value that is an alarm.
+
+    Args:
+      course: (parts so far, value), in order.
+      alarm: from which value on.
+    """
+    parts, values = zip(*course, strict=True)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.set_yscale("log")
+        axes.plot(parts, values, color=COLOURS["student"])
+        style = {"color": COLOURS["defect"], "linestyle": "--", "linewidth": 1.2}
+        axes.axhline(alarm, label="alarm", **style)
+        axes.set_xlabel("parts")
+        axes.set_ylabel("monitor")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.legend(loc="upper left")
+
+    return _svg("monitor", (_SIZE[0], 2.4), draw)
 
 
 def themed(svg: str, name: str) -> str:

@@ -25,6 +25,8 @@ CURVES = {
     "precision_recall": "Precision and recall",
     "histogram": "Image scores",
     "held_out": "Image scores of the held-out good images",
+    "left_out": "Where the threshold comes from",
+    "alpha": "Another rate of false alarms",
     "training": "Training",
 }
 

@@ -108,7 +108,8 @@ def section(run: Run, category: Evaluation, folder: Path, limit: int) -> Section
     for name, svg in curves.items():
         write_text(folder / f"{name}.svg", svg)
     scales = _scales(category, labels)
-    alarms = None if calibration is None else calibration.anomalous(scores)
+    own = category.scores["student"].own
+    alarms = None if calibration is None else calibration.anomalous(own)
     return Section(
         name=category.name,
         input_facts=input_facts(run, category.name, category.parts),
@@ -129,7 +130,7 @@ def section(run: Run, category: Evaluation, folder: Path, limit: int) -> Section
 def decisions(sections: Sequence[Section]) -> Table | None:
     """What the thresholds did on the test images; None where no category has one."""
     head = (
-        *("false alarms asked for", "guaranteed", "held-out good images"),
+        *("false alarms asked for", "attainable", "guaranteed", "held-out good images"),
         *("false alarms observed", "recall"),
     )
     rows = []
@@ -138,6 +139,7 @@ def decisions(sections: Sequence[Section]) -> Table | None:
             texts = (
                 f"≤ {percent(calibration.alpha)}",
                 f"≤ {percent(calibration.attainable)}",
+                f"≤ {percent(calibration.guaranteed)}",
                 str(len(calibration.scores)),
                 _with_interval(one.false_alarms),
                 _with_interval(one.recall),
@@ -176,6 +178,15 @@ def _curves(
         held_out = np.array(calibration.scores)
         good = (GOOD,) * held_out.size
         curves["held_out"] = plots.histogram(good, held_out, threshold)
+    if calibration is not None:
+        if category.left_out is not None:
+            parts, left_out = category.left_out
+            listed = category.odd_parts
+            odd = np.array([part_id in listed for part_id in parts.ids], bool)
+            curves["left_out"] = plots.left_out(left_out.image, odd, threshold)
+        curves["alpha"] = plots.alpha(
+            labels, category.scores["student"].own, calibration
+        )
     curves["training"] = plots.training(logged)
     return {name: svg for name, svg in curves.items() if svg is not None}
 
@@ -227,10 +238,11 @@ def _cards(
     if not labels.size:
         return []
     parts, scores = category.parts, category.scores["student"].image
+    own = category.scores["student"].own
     cards = gallery.cards(
-        parts.ids, parts.defects, labels, scores, category.calibration
+        parts.ids, parts.defects, labels, scores, category.calibration, own
     )
-    order = gallery.worst_first(labels, scores, category.calibration)
+    order = gallery.worst_first(labels, scores, category.calibration, own)
     shown = gallery.chosen(order, limit).tolist()
     unique = UniqueNames(".jpg")
     files = [unique(plain(part_id.removeprefix("test/"))) for part_id in parts.ids]

@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -17,8 +16,9 @@ from ast_jax.features.category import Category
 from ast_jax.features.inputs import Inputs
 from ast_jax.models import create_student, create_teacher
 from ast_jax.parallel import DATA_AXIS, TASK_AXIS
-from ast_jax.run import Run
+from ast_jax.run import Run, seed_and_fold
 from ast_jax.training.feed import Examples
+from ast_jax.training.folds import left_out
 from ast_jax.training.loop import Stage, Task, is_finished, train_stage
 from ast_jax.training.overview import parameter_table
 from ast_jax.training.state import create_states, state_template
@@ -43,23 +43,21 @@ class UntrainedPair:
     batch_size: int
 
 
-def begin_pair(run: Run, category: Category, seed: int, share: int) -> UntrainedPair:
+def begin_pair(run: Run, category: Category, member: str, share: int) -> UntrainedPair:
     """Chooses the images to train on, and records in the run which they are.
 
     Args:
       run: to which the pair belongs.
       category: its data.
-      seed: its seed.
+      member: the pair's name, of `folds.members`.
       share: how many devices share a batch.
 
     Raises:
       UserError: there are too few images.
     """
     config, parts, inputs = run.config, category.parts, category.inputs("train")
-    # A validation split that the publisher ships is the held-out set.
-    fraction = 0.0 if len(parts["validation"]) else config.calibration.fraction
-    # The same for all seeds: their ensemble is calibrated on what none has seen.
-    rows, held_out = hold_out(len(inputs), fraction, config.train.seeds[0])
+    seed, fold = seed_and_fold(member)
+    rows, held_out = left_out(category, fold)
     standardise = category.backbone is not None and category.backbone.standardise
     normaliser = inputs.select(rows).fit_normaliser() if standardise else None
     ids = parts["train"].ids
@@ -77,14 +75,14 @@ def begin_pair(run: Run, category: Category, seed: int, share: int) -> Untrained
         "held_out": [ids[row] for row in held_out],
         "normaliser": normaliser and [array.tolist() for array in normaliser],
     }
-    if run.is_begun(category.name, seed):
-        run.check_inputs(category.name, seed, record)
+    if run.is_begun(category.name, member):
+        run.check_inputs(category.name, member, record)
     else:
-        run.write_inputs(category.name, seed, record)
+        run.write_inputs(category.name, member, record)
     inputs = inputs.select(rows)
     return UntrainedPair(
-        f"{category.name}, seed {seed}",
-        Task(seed, run.seed_directory(category.name, seed)),
+        f"{category.name}, seed {member.replace('/fold_', ', fold ')}",
+        Task(int(seed), run.seed_directory(category.name, member)),
         inputs.normalised(normaliser),
         _batch_size(config, len(inputs), category.name, share),
     )
@@ -110,21 +108,6 @@ def _batch_size(config: ConfigDict, n: int, name: str, share: int) -> int:
         *(name, n, size, smaller),
     )
     return smaller
-
-
-def hold_out(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Splits n good images by chance into (trained on, held out), each ascending.
-
-    Raises:
-      UserError: nothing would be left to train on.
-    """
-    held_out = round(n * fraction)
-    if held_out >= n:
-        raise UserError(
-            f"calibration.fraction {fraction} leaves none of {n} good images to train."
-        )
-    order = np.random.default_rng([seed, 1]).permutation(n)
-    return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
 def train_pairs(

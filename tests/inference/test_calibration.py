@@ -228,6 +228,13 @@ def test_a_nan_of_any_fold_raises_an_alarm():
     assert calibration.anomalous(np.array([[0.0, np.nan], [0, 0]])).tolist() == [1, 0]
 
 
+def test_of_no_parts_nothing_is_said():
+    none = np.zeros(0, np.float32)
+    for calibration in (_calibrated(10, 0.1), _cross(40, 2, 0.1)):
+        assert calibration.anomalous(none).shape == (0,)
+        assert calibration.p_values(none).shape == (0,)
+
+
 @pytest.mark.parametrize("cross", [False, True])
 def test_with_alpha_is_calibrating_at_it(cross):
     rng = np.random.default_rng(0)

@@ -1,0 +1,85 @@
+"""Which good images each pair of a category learns, and which ones it leaves out."""
+
+import numpy as np
+from absl import logging
+from jaxtyping import Int
+
+from ast_jax.errors import UserError
+from ast_jax.features.category import Category
+from ast_jax.run import fold_member
+
+Rows = Int[np.ndarray, "_"]
+_FEW = 5.0
+"""With fewer than _FEW / alpha images a fifth of them is less than 1 / alpha."""
+
+
+def fold_count(category: Category) -> int:
+    """How many folds are left out in turn; 1 with split calibration.
+
+    Raises:
+      UserError: there are fewer images than folds.
+    """
+    chosen, images = category.config.calibration, len(category.parts["train"].ids)
+    method = chosen.method
+    if method == "auto":
+        few = images < _FEW / chosen.alpha and images >= 2 * chosen.folds
+        shipped = len(category.parts["validation"]) > 0
+        method = "cross" if few and not shipped else "split"
+        logging.info(
+            "%s: %s calibration of %d good images.", category.name, method, images
+        )
+    if method == "split":
+        return 1
+    if images < 2 * chosen.folds:
+        raise UserError(
+            f"{category.name}: calibration.folds = {chosen.folds} takes at least "
+            f"{2 * chosen.folds} good images and there are {images}; add images or "
+            "take fewer folds."
+        )
+    return chosen.folds
+
+
+def members(category: Category) -> list[str]:
+    """The names of the pairs to train, as `Run.members` finds them afterwards."""
+    count, seeds = fold_count(category), category.config.train.seeds
+    if count == 1:
+        return [str(seed) for seed in seeds]
+    return [fold_member(seed, fold) for seed in seeds for fold in range(count)]
+
+
+def left_out(category: Category, fold: str) -> tuple[Rows, Rows]:
+    """Splits the good images by chance into (trained on, left out), each ascending.
+
+    The same for all seeds: their ensemble is calibrated on what none of them has seen.
+
+    Args:
+      category: its data.
+      fold: of `run.seed_and_fold`.
+
+    Raises:
+      UserError: nothing would be left to train on.
+    """
+    config, images = category.config, len(category.parts["train"].ids)
+    seed = config.train.seeds[0]
+    if fold:
+        order = np.random.default_rng([seed, 2]).permutation(images)
+        mine = order[int(fold.removeprefix("fold_")) :: config.calibration.folds]
+        return np.setdiff1d(np.arange(images), mine), np.sort(mine)
+    # A validation split that the publisher ships is the held-out set.
+    shipped = len(category.parts["validation"])
+    return hold_out(images, 0.0 if shipped else config.calibration.fraction, seed)
+
+
+def hold_out(n: int, fraction: float, seed: int) -> tuple[Rows, Rows]:
+    """Splits n good images by chance into (trained on, held out), each ascending.
+
+    Raises:
+      UserError: nothing would be left to train on.
+    """
+    held_out = round(n * fraction)
+    if held_out >= n:
+        raise UserError(
+            f"calibration.fraction {fraction} leaves none of {n} good images to train."
+        )
+    order = np.random.default_rng([seed, 1]).permutation(n)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
