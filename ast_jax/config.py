@@ -19,7 +19,13 @@ _CHOICES = {
     "mode": tuple(Mode),
     "student.kind": ("conv", "flow"),
     "calibration.method": ("split", "cross", "auto"),
-    "evaluation.image_score": ("protocol", "max", "mean"),
+    "evaluation.image_score": ("protocol", "max", "mean", "top"),
+    "method": ("ast", "ast_plus"),
+    "teacher.coupling": ("affine", "additive"),
+    "student.input": ("same", "cross"),
+    "train.schedule": ("constant", "one_cycle"),
+    "depth.input": ("unshuffled", "normals"),
+    "fusion": ("joint", "late"),
     "train.dtype": ("float32", "bfloat16"),
     "train.precision": ("default", "high", "highest"),
     "train.mask": ("soft", "binary"),
@@ -55,6 +61,13 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "depth.fill_rounds": (lambda value: value >= 0, "0 or positive"),
     "student.blocks": (lambda value: value >= 0, "0 or positive"),
+    "features.taps": (
+        lambda value: list(value) == sorted(set(value) & set(range(7))),
+        "stages from 0 to 6, ascending, each once",
+    ),
+    "teacher.last_kernel_size": (lambda value: value % 2 == 1, "odd"),
+    "train.clip": (lambda value: 0 <= value < math.inf, "0 or positive"),
+    "evaluation.smoothing": (lambda value: 0 <= value < math.inf, "0 or positive"),
     "dataset.seed": (
         lambda value: 0 <= value <= _LARGEST_SEED,
         f"from 0 to {_LARGEST_SEED}",
@@ -69,6 +82,7 @@ def default() -> ConfigDict:
     """
     return ConfigDict(
         {
+            "method": "ast",  # or ast_plus: see `ast_plus`
             "mode": "rgb3d",  # rgb, 3d or rgb3d
             "dataset": {
                 "name": "mvtec_3d_ad",
@@ -83,6 +97,7 @@ def default() -> ConfigDict:
                 "elpv": {"uncertain": False},  # test on probabilities 1/3 and 2/3 too
             },
             "depth": {
+                "input": "unshuffled",  # or normals, a picture for the backbone
                 "unit": "auto",  # or m, mm; auto: integers are mm, floats m
                 "missing": 0.0,  # what means "no depth" beside 0 and NaN, in files
                 "foreground_distance": 7e-3,  # metres off the background plane
@@ -99,8 +114,15 @@ def default() -> ConfigDict:
                 "mean": (),  # of the input normalisation; empty: the backbone's own
                 "std": (),
             },
+            "features": {
+                "taps": (),  # stages of the backbone; empty: backbone.stage alone
+                "whiten": False,  # each tap, over good foreground
+            },
+            "fusion": "joint",  # of RGB and depth; or late: a pair each
             "teacher": {
+                "coupling": "affine",  # or additive
                 "blocks": 4,
+                "last_kernel_size": 5,  # of the last block; 3 before it
                 "hidden": 64,
                 "clamp": 1.9,
                 "positional_encoding": True,  # of the student's input too
@@ -109,6 +131,7 @@ def default() -> ConfigDict:
             },
             "student": {
                 "kind": "conv",  # or flow: a symmetric pair
+                "input": "same",  # or cross: the teacher's other taps
                 "width": 1024,
                 "blocks": 4,
                 "negative_slope": 0.01,  # the paper: 0.2
@@ -117,6 +140,8 @@ def default() -> ConfigDict:
             "train": {
                 "batch_size": 8,
                 "learning_rate": 2e-4,
+                "schedule": "constant",  # or one_cycle, with that rate as its peak
+                "clip": 0.0,  # of the gradient's norm; 0: none
                 "weight_decay": 1e-5,  # L2, in the gradient
                 "seeds": (0,),
                 "dtype": "float32",  # or bfloat16: what convolutions multiply
@@ -129,6 +154,7 @@ def default() -> ConfigDict:
             },
             "evaluation": {
                 "image_score": "protocol",  # max with a foreground mask, else mean
+                "smoothing": 0.0,  # of the upsampled map: a Gaussian's pixels
             },
             "calibration": {
                 "method": "split",  # cross: each fold left out in turn; auto: few parts
@@ -138,6 +164,55 @@ def default() -> ConfigDict:
             },
         }
     ).lock()
+
+
+# What AST+ sets, measured in docs/method.md; the keys of `_PARTS` are what it is.
+_PLUS = {
+    "method": "ast_plus",
+    "features.taps": (4, 5),
+    "features.whiten": True,
+    "depth.input": "normals",
+    "fusion": "late",
+    "teacher.coupling": "additive",
+    "teacher.blocks": 2,
+    "teacher.hidden": 64,
+    "teacher.clamp": 1.9,  # an affine coupling's, in the ablation
+    "teacher.last_kernel_size": 3,
+    "teacher.epochs": 6,
+    "student.input": "cross",
+    "student.width": 128,
+    "student.blocks": 2,
+    "student.negative_slope": 0.2,
+    "student.epochs": 16,
+    "train.batch_size": 4,
+    "train.learning_rate": 1e-3,
+    "train.weight_decay": 0.0,
+    "train.schedule": "one_cycle",
+    "train.clip": 1.0,
+    "evaluation.image_score": "top",
+    "evaluation.smoothing": 3.0,
+}
+_PARTS = (
+    "features.taps",
+    "features.whiten",
+    "depth.input",
+    "fusion",
+    "teacher.coupling",
+    "student.input",
+)
+
+
+def uses_backbone(config: ConfigDict) -> bool:
+    """Whether anything goes through a backbone: images, or depth as a picture."""
+    mode = Mode(config.mode)
+    return mode.has_colour or (mode.has_depth and config.depth.input == "normals")
+
+
+def ast_plus(config: ConfigDict) -> ConfigDict:
+    """Returns the configuration with AST+ in place of the faithful method."""
+    config = ConfigDict(config.to_dict())
+    config.update_from_flattened_dict(_PLUS)
+    return config
 
 
 def validate(config: ConfigDict) -> None:
@@ -162,6 +237,7 @@ def validate(config: ConfigDict) -> None:
     for key, (fits, meaning) in _RANGES.items():
         if not fits(flat[key]):
             raise UserError(f"{key} must be {meaning}. Got {flat[key]!r}.")
+    _validate_method(flat)
     seeds = flat["train.seeds"]
     distinct = len(set(seeds)) == len(seeds) > 0
     if not distinct or not all(_is_seed(seed) for seed in seeds):
@@ -169,6 +245,24 @@ def validate(config: ConfigDict) -> None:
             "train.seeds must be distinct whole numbers from 0 to "
             f"{_LARGEST_SEED}. Got {seeds}."
         )
+
+
+def _validate_method(flat: dict[str, Any]) -> None:
+    """The method's name is what the run says it is."""
+    faithful = flatten(default().to_dict())
+    changed = [key for key in _PARTS if flat[key] != faithful[key]]
+    if flat["method"] == "ast" and changed:
+        raise UserError(
+            f"{changed[0]}={flat[changed[0]]} is no part of method=ast; take a "
+            "configuration's :plus variant, or --config.method=ast_plus with it."
+        )
+    if flat["method"] == "ast_plus" and not changed:
+        raise UserError(
+            "method=ast_plus sets several keys together; take the :plus variant, such "
+            "as --config=configs/mvtec_ad.py:plus."
+        )
+    if flat["student.kind"] == "flow" and flat["student.input"] == "cross":
+        raise UserError("student.kind=flow needs student.input=same. Got cross.")
 
 
 def _is_seed(value: object) -> bool:

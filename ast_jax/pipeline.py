@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from ast_jax import backbones, data
 from ast_jax.backbones.choice import with_backbone
 from ast_jax.backbones.run_weights import with_weights
-from ast_jax.config import validate
+from ast_jax.config import uses_backbone, validate
 from ast_jax.data.depth_options import DepthOptions
 from ast_jax.evaluation.map_files import write_maps
 from ast_jax.evaluation.results import Evaluation, evaluate_scores, results_tree
@@ -21,7 +21,6 @@ from ast_jax.features.category import Category
 from ast_jax.files import write_json
 from ast_jax.inference.category import calibrate_category, score_test_images
 from ast_jax.inference.oddest import oddest_good_parts, oddest_of
-from ast_jax.mode import Mode
 from ast_jax.parallel import DATA_AXIS, barrier, is_main, main_first, task_mesh
 from ast_jax.precision import multiplied_at
 from ast_jax.report.report import write_report
@@ -113,10 +112,11 @@ def open_categories(config: ConfigDict, run: Run | None = None) -> list[Category
     # Before the backbone, whose weights may have to be fetched.
     names = _names(config, run)
     backbone = None
-    if Mode(config.mode).has_colour:
+    if uses_backbone(config):
         size = config.dataset.image_size
         section = with_weights(config.backbone, run) if run else config.backbone
-        backbone = backbones.create(section, image_size=size)
+        taps = config.features.taps
+        backbone = backbones.create(section, image_size=size, taps=taps)
     options = {"mode": config.mode, "depth_options": DepthOptions.from_config(config)}
 
     def opened(name: str) -> Category:

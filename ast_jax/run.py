@@ -160,6 +160,14 @@ class Run:
             path.name.isdigit() for path in directory.glob("*/*")
         )
 
+    def whitening_file(self, category: str, seed: Member) -> Path:
+        """Where the whitening of a pair's input is, beside `inputs.json`."""
+        return self.seed_directory(category, seed) / "whitening.npz"
+
+    def units_file(self, category: str, seed: Member) -> Path:
+        """Where the units of a pair's groups are, once they are fitted."""
+        return self.seed_directory(category, seed) / "units.json"
+
     def check_inputs(self, category: str, seed: Member, record: dict[str, Any]) -> None:
         """Checks that what a begun pair's training saw is what it would see now.
 

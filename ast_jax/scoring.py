@@ -5,15 +5,19 @@ z is the teacher's output, ẑ the student's, m the foreground weight of each po
 metrics"; paper, equations 4 to 7.
 """
 
+import math
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 LossAverage = Literal["all", "foreground"]
 
+TOP_SHARE = 0.005  # of a map's positions, in the image score "top"
+UNIT_QUANTILES = (0.9, 0.995)
 # Torch's bicubic kernel; jax.image.resize has Keys' −0.5 (docs/method.md "Score").
 _BICUBIC_A = -0.75
 
@@ -70,20 +74,131 @@ def bicubic_matrix(size_in: int, size_out: int) -> Float[np.ndarray, "out in"]:
     return matrix.astype(np.float32)
 
 
+@lru_cache(maxsize=32)
+def gaussian_matrix(size: int, sigma: float) -> Float[np.ndarray, "size size"]:
+    """Weights of a Gaussian's blur; beyond the border the last value is repeated."""
+    radius = math.ceil(4 * sigma)
+    offsets = np.arange(-radius, radius + 1)
+    weights = np.exp(-0.5 * np.square(offsets / sigma))
+    matrix, rows = np.zeros((size, size)), np.arange(size)
+    for offset, weight in zip(offsets, weights / weights.sum(), strict=True):
+        np.add.at(matrix, (rows, np.clip(rows + offset, 0, size - 1)), weight)
+    return matrix
+
+
+def upsampling_matrix(
+    size: int, smoothing: float, factor: int = 8
+) -> Float[np.ndarray, "out in"]:
+    """`upsample` along one side: bicubic weights, then the Gaussian's."""
+    matrix = bicubic_matrix(size, size * factor)
+    if not smoothing:
+        return matrix
+    blur = gaussian_matrix(size * factor, smoothing)
+    return (blur @ matrix.astype(np.float64)).astype(np.float32)
+
+
 def upsample(
-    score_map: Float[Array, "b h w"], factor: int = 8
+    score_map: Float[Array, "b h w"], smoothing: float = 0.0, factor: int = 8
 ) -> Float[Array, "b h2 w2"]:
-    """Bicubic upsampling as torch's, overshoot kept; 24×24 becomes 192×192."""
+    """Bicubic upsampling as torch's, overshoot kept; 24×24 becomes 192×192.
+
+    `smoothing` is the σ of a Gaussian behind it, in pixels of the result; 0 for none.
+    """
     h, w = score_map.shape[1:]
-    rows, columns = bicubic_matrix(h, h * factor), bicubic_matrix(w, w * factor)
+    rows = upsampling_matrix(h, smoothing, factor)
+    columns = upsampling_matrix(w, smoothing, factor)
     # HIGHEST: an accelerator's default for matrix products has 8 to 11 bits.
     return jnp.einsum("ih,bhw,jw->bij", rows, score_map, columns, precision="highest")
+
+
+def top(score_map: Float[Array, "b h w"]) -> Float[Array, " b"]:
+    """The mean of the highest 0.5 % of a map, of one value at least.
+
+    Steadier than the maximum, and not diluted by what is good, as the mean is.
+    """
+    b, h, w = score_map.shape
+    values = score_map.reshape(b, h * w)
+    count = max(1, round(TOP_SHARE * h * w))
+    return lax.top_k(values, count)[0].mean(1)
+
+
+class Reading(NamedTuple):
+    """How image scores are read off a map.
+
+    Attributes:
+      smoothing: σ of the upsampled map's Gaussian, 0 for none.
+      top: whether `top` is read too.
+    """
+
+    smoothing: float = 0.0
+    top: bool = False
+
+    def read(self, fine: Float[Array, "b h w"]) -> dict[str, Float[Array, " b"]]:
+        """The image scores of a map at the resolution at which they are read."""
+        scores = {"max": fine.max((1, 2))}
+        return scores | {"top": top(fine)} if self.top else scores
+
+
+PLAIN = Reading()
+
+
+class Units(NamedTuple):
+    """What each group's distances are measured in: their quantiles on good parts."""
+
+    low: Float[Array | np.ndarray, " g"]
+    high: Float[Array | np.ndarray, " g"]
+
+    @classmethod
+    def of(cls, good: Float[np.ndarray, "n g"]) -> "Units":
+        """From distances at the foreground positions of good parts."""
+        low, high = np.quantile(good, UNIT_QUANTILES, axis=0).astype(np.float32)
+        return cls(low, np.maximum(high, low + 1e-12))
+
+    @classmethod
+    def none(cls, groups: int) -> "Units":
+        """Those that change nothing."""
+        return cls(np.zeros(groups, np.float32), np.ones(groups, np.float32))
+
+    def fuse(self, distances: Float[Array, "*n g"]) -> Float[Array, "*n"]:
+        """The mean over groups, each in its units."""
+        return ((distances - self.low) / (self.high - self.low)).mean(-1)
+
+
+def group_scores(
+    z: Float[Array, "b h w c"],
+    z_student: Float[Array, "b h w c"],
+    foreground: Float[Array, "b h w"],
+    sizes: tuple[int, ...],
+    units: Units,
+    reading: Reading = PLAIN,
+) -> dict[str, Float[Array, "b ..."]]:
+    """As `student_scores`, of groups of channels that are told apart until here.
+
+    Args:
+      z: the teachers' outputs side by side.
+      z_student: the students'.
+      foreground: m.
+      sizes: channels of each group.
+      units: in which the groups' distances are added up.
+      reading: of image scores.
+
+    Returns:
+      What `student_scores` does, and "groups" [b,h,w,g], of which the map is.
+    """
+    bounds = np.cumsum(sizes)[:-1].tolist()
+    pairs = zip(jnp.split(z, bounds, -1), jnp.split(z_student, bounds, -1), strict=True)
+    losses = jnp.stack([distance(*both, foreground) for both in pairs], -1)
+    maps = foreground[..., None] * losses
+    score_map, mean = units.fuse(maps), units.fuse(losses).mean((1, 2))
+    scores = reading.read(upsample(score_map, reading.smoothing))
+    return {"map": score_map, "mean": mean, "groups": maps} | scores
 
 
 def student_scores(
     z: Float[Array, "b h w c"],
     z_student: Float[Array, "b h w c"],
     foreground: Float[Array, "b h w"],
+    reading: Reading = PLAIN,
 ) -> dict[str, Float[Array, "b ..."]]:
     """The disagreement's score map at map resolution, its maximum and its mean.
 
@@ -92,15 +207,16 @@ def student_scores(
     """
     loss = distance(z, z_student, foreground)
     score_map = foreground * loss
-    maximum = upsample(score_map).max((1, 2))
-    return {"map": score_map, "max": maximum, "mean": loss.mean((1, 2))}
+    scores = reading.read(upsample(score_map, reading.smoothing))
+    return {"map": score_map, "mean": loss.mean((1, 2))} | scores
 
 
 def teacher_scores(
     z: Float[Array, "b h w c"],
     log_det: Float[Array, "b h w"],
     foreground: Float[Array, "b h w"],
+    reading: Reading = PLAIN,
 ) -> dict[str, Float[Array, "b ..."]]:
     """The likelihood's score map at map resolution, its maximum and its mean."""
     nll = negative_log_likelihood(z, log_det, foreground)
-    return {"map": nll, "max": nll.max((1, 2)), "mean": nll.mean((1, 2))}
+    return {"map": nll, "mean": nll.mean((1, 2))} | reading.read(nll)

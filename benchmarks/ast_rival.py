@@ -92,7 +92,7 @@ def serve_scoring(job: Job, folder: Path) -> None:
 
     @jax.jit
     def score(variables: dict, x: jax.Array, m: jax.Array) -> tuple[jax.Array, ...]:
-        scores = pair_scores(**modules, variables=variables, x=x, foreground=m)
+        scores = pair_scores(pair, variables, x, m)
         found = scores["student"]
         return scoring.upsample(found["map"]), found["max"], found["mean"]
 

@@ -11,15 +11,18 @@ Expected time: on two CPU cores some 44 s a training image, so 3 hours a categor
 240 and 32 hours for all 2656, reckoned from a training of 3 epochs (58 s for 32 images,
 benchmarks/README.md); not timed on a GPU. `:small` is for a laptop: there it trained on
 96 images of cable_gland, mode rgb3d, features of tf_efficientnet_lite0, in 4 minutes.
+
+`:plus` is AST+ (docs/ast_plus.md): smaller networks that see two depths of the
+backbone, trained in minutes on a laptop.
 """
 
 from ml_collections import ConfigDict
 
-from ast_jax.config import default
+from ast_jax.config import ast_plus, default
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The defaults, which are this benchmark's; variants: "paper", "small"."""
+    """The defaults, which are this benchmark's; variants: "paper", "small", "plus"."""
     config = default()
     if variant == "paper":
         config.student.negative_slope = 0.2
@@ -29,6 +32,11 @@ def get_config(variant: str = "") -> ConfigDict:
         config.backbone.name = "auto"
         config.student.width = 128
         config.teacher.epochs = config.student.epochs = 24
+    elif variant == "plus":
+        config.backbone.name = "auto"
+        config = ast_plus(config)
     elif variant:
-        raise ValueError(f"unknown variant {variant!r}; there are paper and small")
+        raise ValueError(
+            f"unknown variant {variant!r}; there are paper, small and plus"
+        )
     return config

@@ -19,7 +19,7 @@ from ast_jax import config_file
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """RGB alone, a wider teacher, 240 epochs; variant: "small"."""
+    """RGB alone, a wider teacher, 240 epochs; variants: "small", "plus"."""
     config = config_file.module("mvtec_ad").get_config(variant)
     config.dataset.name = "mvtec_loco"
     return config

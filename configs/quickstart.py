@@ -12,11 +12,11 @@ One product, "flange"; there are "biscuit" and "bolt" too (--config.dataset.cate
 
 from ml_collections import ConfigDict
 
-from ast_jax.config import default
+from ast_jax.config import ast_plus, default
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The synthetic data set; "scattering" takes the backbone without weights."""
+    """The synthetic data set; choices: "scattering" (no weights), "plus" (AST+)."""
     config = default()
     config.dataset.name = "synthetic"
     config.dataset.categories = ("flange",)
@@ -31,6 +31,8 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "scattering":
         config.dataset.image_size = 256
         config.backbone.name = "scattering"
+    elif variant == "plus":
+        config = ast_plus(config)
     elif variant:
-        raise ValueError(f"unknown variant {variant!r}; there is scattering")
+        raise ValueError(f"unknown variant {variant!r}; there are scattering and plus")
     return config

@@ -13,11 +13,11 @@ cells of probability 1/3 and 2/3 too, which are types of their own;
 
 from ml_collections import ConfigDict
 
-from ast_jax.config import default
+from ast_jax.config import ast_plus, default
 
 
-def get_config() -> ConfigDict:
-    """The narrow networks of `:small`, at the size whose map is 24 by 24."""
+def get_config(variant: str = "") -> ConfigDict:
+    """The narrow networks of `:small`, at the size whose map is 24 by 24; or "plus"."""
     config = default()
     config.dataset.name = "elpv"
     config.mode = "rgb"
@@ -26,4 +26,8 @@ def get_config() -> ConfigDict:
     config.teacher.epochs = config.student.epochs = 24
     config.calibration.alpha = 0.05
     config.calibration.fraction = 0.2
+    if variant == "plus":
+        config = ast_plus(config)
+    elif variant:
+        raise ValueError(f"unknown variant {variant!r}; there is plus")
     return config

@@ -18,7 +18,7 @@ from ast_jax import config_file
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """RGB alone, a wider teacher, 240 epochs; variant: "small"."""
+    """RGB alone, a wider teacher, 240 epochs; variants: "small", "plus"."""
     config = config_file.module("mvtec_ad").get_config(variant)
     config.dataset.name = "visa"
     return config

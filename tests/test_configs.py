@@ -1,17 +1,19 @@
 """Every file in configs/: its values, its variants and what its docstring promises."""
 
 import importlib
+import re
 
 import pytest
 
 from ast_jax import data
-from ast_jax.config import default, flatten, validate
+from ast_jax.config import ast_plus, default, flatten, validate
 from ast_jax.data.datasets import elpv
+from ast_jax.errors import UserError
 
 BENCHMARKS = ("mvtec_ad", "mvtec_3d_ad", "visa", "mvtec_loco", "folder")
 
 
-@pytest.mark.parametrize("variant", ["", "small"])
+@pytest.mark.parametrize("variant", ["", "small", "plus"])
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_is_a_valid_configuration_of_its_data_set(name, variant):
     module = importlib.import_module(f"configs.{name}")
@@ -41,6 +43,44 @@ def test_small_has_a_narrow_student_and_few_epochs(name):
 def test_an_unknown_variant_is_refused_with_those_there_are(name):
     with pytest.raises(ValueError, match=r"unknown variant 'huge'; there .* small"):
         importlib.import_module(f"configs.{name}").get_config("huge")
+
+
+@pytest.mark.parametrize("name", [*BENCHMARKS, "solar", "quickstart"])
+def test_plus_is_the_same_method_whatever_the_data(name):
+    plus = importlib.import_module(f"configs.{name}").get_config("plus")
+    validate(plus)
+    flat = flatten(plus.to_dict())
+    expected = flatten(ast_plus(default()).to_dict())
+    sections = ("method", "features.", "fusion", "teacher.", "student.", "depth.input")
+    for key in expected:
+        if key.startswith(sections) or key.startswith(("train.", "evaluation.")):
+            assert flat[key] == expected[key], key
+    assert plus.backbone.name != "tf_efficientnet_b5.aa_in1k"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"features.whiten": True}, "features.whiten=True is no part of method=ast"),
+        ({"method": "ast_plus"}, "take the :plus variant"),
+        ({"features.taps": (5, 4)}, "features.taps must be stages"),
+        ({"teacher.last_kernel_size": 4}, "teacher.last_kernel_size must be odd"),
+    ],
+)
+def test_a_method_that_the_keys_do_not_make_is_refused(changes, said):
+    config = default()
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=re.escape(said)):
+        validate(config)
+
+
+def test_a_flow_as_student_sees_what_its_teacher_sees():
+    config = ast_plus(default())
+    config.student.kind = "flow"
+    with pytest.raises(UserError, match=re.escape("student.input=same. Got cross")):
+        validate(config)
+    config.student.input = "same"
+    validate(config)
 
 
 def test_laptops_and_folders_take_the_backbone_that_needs_no_network():

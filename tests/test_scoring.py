@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from ast_jax import scoring
 
@@ -52,3 +53,42 @@ def test_bicubic_weights_are_keys_with_a_of_minus_three_quarters():
     at = 0.25  # of the pixel behind the centre, at twice the resolution
     expected = -0.75 * ((1 + at) ** 3 - 5 * (1 + at) ** 2 + 8 * (1 + at) - 4)
     np.testing.assert_allclose(middle[7, 2], expected, rtol=1e-5)
+
+
+def test_smoothing_is_scipys_gaussian_of_the_upsampled_map():
+    score_map = np.random.default_rng(0).normal(size=(1, 6, 9)).astype(np.float32)
+    fine = np.asarray(scoring.upsample(jnp.asarray(score_map)), np.float64)
+    expected = ndimage.gaussian_filter(fine, (0, 3, 3), mode="nearest")
+    smooth = scoring.upsample(jnp.asarray(score_map), 3.0)
+    np.testing.assert_allclose(smooth, expected, atol=1e-5)
+
+
+def test_top_is_the_mean_of_the_highest_half_per_cent():
+    score_map = np.random.default_rng(0).normal(size=(2, 40, 20)).astype(np.float32)
+    expected = np.sort(score_map.reshape(2, -1))[:, -4:].mean(1)
+    np.testing.assert_allclose(scoring.top(jnp.asarray(score_map)), expected, rtol=1e-6)
+    assert scoring.top(jnp.asarray(score_map[:, :3, :3])) == pytest.approx(
+        score_map[:, :3, :3].max((1, 2))
+    )
+
+
+def test_groups_are_added_up_in_units_of_their_own_good_parts():
+    """Two groups of one channel each: distances 1, 4 and 0, 16 before the mask."""
+    good = np.stack([np.linspace(0, 1, 1001), np.linspace(0, 100, 1001)], -1)
+    units = scoring.Units.of(good)
+    np.testing.assert_allclose(units.low, [0.9, 90], rtol=1e-5)
+    np.testing.assert_allclose(units.high, [0.995, 99.5], rtol=1e-5)
+    scores = scoring.group_scores(Z, STUDENT, M, (1, 1), units)
+    groups = np.array([[[1.0, 0.0], [0.25 * 4.0, 0.25 * 16.0]]])
+    np.testing.assert_allclose(scores["groups"][0], groups)
+    in_units = (groups - [0.9, 90]) / [0.095, 9.5]
+    np.testing.assert_allclose(scores["map"][0], in_units.mean(-1), rtol=1e-4)
+    once = (np.array([[1.0, 0.0], [2.0, 8.0]]) - [0.9, 90]) / [0.095, 9.5]
+    np.testing.assert_allclose(scores["mean"], [once.mean()], rtol=1e-4)
+
+
+def test_without_units_groups_count_alike():
+    scores = scoring.group_scores(Z, STUDENT, M, (1, 1), scoring.Units.none(2))
+    np.testing.assert_allclose(
+        scores["map"], scoring.student_scores(Z, STUDENT, M)["map"]
+    )

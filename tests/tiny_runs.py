@@ -3,6 +3,7 @@
 import layouts
 from test_end_to_end import tiny
 
+from ast_jax.config import ast_plus
 from ast_jax.inference.category import calibrate_category
 from ast_jax.pipeline import open_categories, train
 from ast_jax.run import Run
@@ -31,6 +32,19 @@ def screw(tmp_path_factory) -> Run:
         config.calibration.fraction = 0.0
         _made["screw"] = _trained(config, folder / "run")
     return _made["screw"]
+
+
+def plus(tmp_path_factory) -> Run:
+    """AST+ on RGB and 3D: four groups a pair, two seeds, calibrated."""
+    if "plus" not in _made:
+        folder = tmp_path_factory.mktemp("plus")
+        root = layouts.mvtec_3d_ad(folder / "data", "bagel", train=12, validation=0)
+        config = ast_plus(tiny(folder, "mvtec_3d_ad", root))
+        config.teacher.update(blocks=1, hidden=4, epochs=2)
+        config.student.update(blocks=1, width=8, epochs=2)
+        config.train.seeds = (0, 1)
+        _made["plus"] = _trained(config, folder / "run")
+    return _made["plus"]
 
 
 def _trained(config, folder) -> Run:

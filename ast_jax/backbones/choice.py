@@ -4,8 +4,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from ast_jax.backbones.packaged_weights import LITE0, PACKAGES
-from ast_jax.config import default
-from ast_jax.mode import Mode
+from ast_jax.config import default, uses_backbone
 from ast_jax.run import Run
 
 AUTO = "auto"
@@ -31,7 +30,7 @@ def with_backbone(config: ConfigDict, run: Run | None) -> ConfigDict:
         config.backbone.name = B5
     else:
         config.backbone.name = name_for_this_machine()
-    if Mode(config.mode).has_colour:
+    if uses_backbone(config):
         name, terms = config.backbone.name, licence(config.backbone)
         logging.info("backbone.name=auto takes %s (%s).", name, terms)
     return config

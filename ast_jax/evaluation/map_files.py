@@ -6,7 +6,6 @@ import tifffile
 
 from ast_jax.evaluation.results import Evaluation
 from ast_jax.files import UniqueNames, whole
-from ast_jax.inference.score_map import map_at
 
 
 def write_maps(folder: Path, evaluation: Evaluation) -> None:
@@ -18,8 +17,7 @@ def write_maps(folder: Path, evaluation: Evaluation) -> None:
       UserError: the folder cannot be written.
     """
     folder, unique = folder / evaluation.name, UniqueNames(".tiff")
-    for part, score_map in zip(
-        evaluation.parts, evaluation.scores["student"].maps, strict=True
-    ):
+    for index, part in enumerate(evaluation.parts):
+        score_map = evaluation.scores["student"].map_at(index, part.size)
         with whole(folder / f"{unique(part.id)}.tiff") as file:
-            tifffile.imwrite(file, map_at(score_map, part.size))
+            tifffile.imwrite(file, score_map)

@@ -6,7 +6,6 @@ and once more at the authors' (docs/method.md "Score and metrics").
 """
 
 import collections
-import dataclasses
 import itertools
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +18,6 @@ from ast_jax.data.depth import resize_bilinear
 from ast_jax.data.part import GOOD, Part, Parts
 from ast_jax.evaluation.metrics import image_metrics, pixel_metrics, spro_metrics
 from ast_jax.inference.ensemble import Scores
-from ast_jax.inference.score_map import map_at
 
 Metrics = dict[str, float | None]
 NO_KINDS: Mapping[str, str] = types.MappingProxyType({})
@@ -42,14 +40,14 @@ def pixel_figures(parts: Parts, scores: Scores) -> Metrics:
     figures = pixel_metrics(
         *_in_step(
             parts,
-            lambda index, part: map_at(scores.maps[index], part.size),
+            lambda index, part: scores.map_at(index, part.size),
             lambda index, part: part.mask,
         )
     )
     small = pixel_metrics(
         *_in_step(
             parts,
-            lambda index, part: map_at(scores.maps[index]),
+            lambda index, part: scores.map_at(index),
             lambda index, part: resize_bilinear(part.mask.astype(np.float32), fine) > 0,
         )
     )
@@ -66,7 +64,7 @@ def kind_figures(parts: Parts, scores: Scores) -> Metrics:
     of_pixels = spro_metrics(
         *_in_step(
             parts,
-            lambda index, part: map_at(scores.maps[index], part.size),
+            lambda index, part: scores.map_at(index, part.size),
             lambda index, part: part.masks,
             lambda index, part: part.saturations,
         )
@@ -184,8 +182,7 @@ def _kinds_apart(
     reasons: dict[str, str] = {}
     for kind, defect in kinds.items():
         rows = [i for i, name in enumerate(parts.defects) if name in (GOOD, defect)]
-        chosen = Scores(*(array[rows] for array in dataclasses.astuple(scores)))
-        mine = kind_figures(parts.subset(rows), chosen)
+        mine = kind_figures(parts.subset(rows), scores.select(rows))
         why = missing_reasons(parts.subset(rows), mine)
         if defect not in parts.defects:
             why = dict.fromkeys(why, f"the test set has no image of {defect!r}")

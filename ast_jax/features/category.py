@@ -1,17 +1,22 @@
 """A category that is open: its parts, by split, and what the networks see of them."""
 
 import dataclasses
+import functools
+from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
 from ast_jax.backbones import Backbone
 from ast_jax.data.depth_options import DepthOptions
+from ast_jax.data.normals import exaggeration
 from ast_jax.data.part import Parts
 from ast_jax.device_memory import memory_errors
-from ast_jax.features.extract import Features, extract
+from ast_jax.features.blocks import Block, channel_blocks
+from ast_jax.features.extract import Features, extract, median_slopes
 from ast_jax.features.inputs import Inputs
 from ast_jax.files import expanded
+from ast_jax.mode import Mode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +44,8 @@ class Category:
         if split not in self._features:
             self._features[split] = self._extract(split)
         binary_mask = self.config.train.mask == "binary"
-        return Inputs.of(self._features[split], binary_mask=binary_mask)
+        features = self._features[split]
+        return Inputs.of(features, binary_mask=binary_mask, blocks=self.blocks)
 
     def _extract(self, split: str) -> Features:
         config = self.config
@@ -50,9 +56,31 @@ class Category:
                 mode=config.mode,
                 image_size=config.dataset.image_size,
                 backbone=self.backbone,
-                cache_dir=expanded(config.dataset.data_dir) / "features",
+                cache_dir=self._cache_dir,
                 depth_options=DepthOptions.from_config(config),
+                exaggeration=self.exaggeration,
                 batch_size=batch_size,
                 storage_dtype=config.dataset.feature_dtype,
                 devices=jax.local_devices(),
             )
+
+    @property
+    def _cache_dir(self) -> Path:
+        return expanded(self.config.dataset.data_dir) / "features"
+
+    @functools.cached_property
+    def exaggeration(self) -> float | None:
+        """Of slopes, fixed by the good training parts; None where none are drawn."""
+        config = self.config
+        if not (Mode(config.mode).has_depth and config.depth.input == "normals"):
+            return None
+        options = DepthOptions.from_config(config)
+        slopes = median_slopes(
+            self.parts["train"], cache_dir=self._cache_dir, depth_options=options
+        )
+        return exaggeration(slopes.tolist())
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """What the channels of x consist of."""
+        return channel_blocks(self.config, self.backbone)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from ast_jax.backbones import Backbone
 from ast_jax.config import STRIDE
-from ast_jax.data import depth
+from ast_jax.data import depth, normals
 from ast_jax.data.decode import DEFAULT_DEPTH, FULL_DEPTH, resize_image
 from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.part import Part, Parts
@@ -48,12 +48,13 @@ class Features:
 
     Attributes:
       rgb: the backbone's feature map.
-      depth: depth channels on the same map, see `ast_jax.data.depth`.
+      depth: depth channels on the same map, see `ast_jax.data.depth`, or the backbone's
+        feature map of `ast_jax.data.normals`.
       foreground: the weight of each position, in 0..1.
     """
 
     rgb: Float[Rows, "n h w c"] | None
-    depth: Float[Rows, "n h w 64"] | None
+    depth: Float[Rows, "n h w d"] | None
     foreground: Float[Rows, "n h w"] | None
 
 
@@ -82,6 +83,7 @@ def extract(
     backbone: Backbone | None,
     cache_dir: Path,
     depth_options: DepthOptions = DEFAULT_DEPTH,
+    exaggeration: float | None = None,
     batch_size: int = 8,
     storage_dtype: str = "float32",
     devices: Sequence[jax.Device] | None = None,
@@ -92,9 +94,11 @@ def extract(
       parts: of one split.
       mode: rgb, 3d or rgb3d.
       image_size: side in pixels to which images are resized.
-      backbone: not needed in mode 3d.
+      backbone: not needed in mode 3d, unless depth is drawn for it.
       cache_dir: where features are kept; made if need be.
       depth_options: how depth is preprocessed.
+      exaggeration: of slopes, where depth goes through the backbone as a picture of
+        normals; None where it is unshuffled.
       batch_size: parts at a time; more if `devices` do not divide it.
       storage_dtype: float32, or float16 for half the room.
       devices: among which a batch is divided; default one device.
@@ -117,7 +121,32 @@ def extract(
         both = _stored(parts, Path(cache_dir), recipe)
         channels = dataclasses.replace(both, channels=slice(_DEPTH_CHANNELS))
         weight = dataclasses.replace(both, channels=_DEPTH_CHANNELS)
+    if mode.has_depth and exaggeration is not None:
+        devices = devices or jax.local_devices()[:1]
+        how = (image_size, exaggeration, storage_dtype, batch_size, devices)
+        recipe = _normals(backbone, depth_options, *how)
+        channels = _stored(parts, Path(cache_dir), recipe)
     return Features(rgb, channels, weight)
+
+
+def median_slopes(
+    parts: Parts, *, cache_dir: Path, depth_options: DepthOptions = DEFAULT_DEPTH
+) -> Float[np.ndarray, " n"]:
+    """Every part's `normals.median_slope`, from the cache or computed into it.
+
+    Raises:
+      UserError: a part has no point cloud, or the cache cannot be written.
+    """
+    recipe = Recipe(
+        Kind("slope", "z", (1, 1, 1), "float32", depth_options.processing),
+        lambda part: np.full(
+            (1, 1, 1), normals.median_slope(part.z, depth_options), np.float32
+        ),
+        lambda batch: batch,
+        WORKERS,
+    )
+    rows = _stored(parts, Path(cache_dir), recipe)
+    return rows[np.arange(len(parts))].ravel() if len(parts) else np.zeros(0)
 
 
 def _check(mode: Mode, storage_dtype: str, backbone: Backbone | None) -> None:
@@ -152,6 +181,33 @@ def _rgb(
     return Recipe(
         Kind("rgb", "image", (side, side, backbone.channels), dtype, sources),
         lambda part: resize_image(part.image, image_size),
+        _on_devices(backbone, devices),
+        -(-batch_size // len(devices)) * len(devices),
+    )
+
+
+def _normals(
+    backbone: Backbone,
+    depth_options: DepthOptions,
+    image_size: int,
+    exaggeration: float,
+    dtype: str,
+    batch_size: int,
+    devices: Sequence[jax.Device],
+) -> Recipe:
+    """The backbone's features of depth, drawn as a picture of normals."""
+    side = image_size // backbone.stride
+    sources = {
+        "backbone": backbone.fingerprint,
+        "image_size": image_size,
+        "exaggeration": exaggeration,
+        **depth_options.processing,
+    }
+    return Recipe(
+        Kind("normals", "z", (side, side, backbone.channels), dtype, sources),
+        lambda part: normals.normals_picture(
+            part.z, image_size, exaggeration, depth_options, name=part.id
+        ),
         _on_devices(backbone, devices),
         -(-batch_size // len(devices)) * len(devices),
     )

@@ -3,13 +3,15 @@ foreground weight, read from the feature cache a batch at a time.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Shaped
 
+from ast_jax.features.blocks import Block
 from ast_jax.features.extract import Features, Rows
+from ast_jax.features.whitening import BlockWhitening, Whitening, fit_whitening
 
 _BLOCK = 64  # images read at once where a pass over all is needed
 
@@ -29,19 +31,24 @@ class Inputs:
       features: arrays, or what is read from the cache row by row.
       rows: the parts' positions in them.
       binary_mask: whether the foreground is 0 or 1 (the paper), else a soft weight.
-      normaliser: applied to the image features; None for none.
+      normaliser: of the image features, or a whitening of all of x; None for none.
+      blocks: what the channels of x consist of.
     """
 
     features: Features
     rows: Int[np.ndarray, " n"]
     binary_mask: bool = False
-    normaliser: Normaliser | None = None
+    normaliser: Normaliser | BlockWhitening | None = None
+    blocks: tuple[Block, ...] = ()
 
     @classmethod
-    def of(cls, features: Features, *, binary_mask: bool) -> "Inputs":
+    def of(
+        cls, features: Features, *, binary_mask: bool, blocks: tuple[Block, ...] = ()
+    ) -> "Inputs":
         """Inputs of all the parts of a cache entry."""
         array = features.depth if features.rgb is None else features.rgb
-        return cls(features, np.arange(len(array)), binary_mask)
+        rows = np.arange(len(array))
+        return cls(features, rows, binary_mask, blocks=blocks)
 
     def __len__(self) -> int:
         """Returns n."""
@@ -76,8 +83,8 @@ class Inputs:
         """The inputs of some of the parts."""
         return dataclasses.replace(self, rows=self.rows[np.asarray(rows, int)])
 
-    def normalised(self, normaliser: Normaliser | None) -> "Inputs":
-        """The same inputs with image features standardised."""
+    def normalised(self, normaliser: Normaliser | BlockWhitening | None) -> "Inputs":
+        """The same inputs with image features standardised, or all of x whitened."""
         return dataclasses.replace(self, normaliser=normaliser)
 
     def take(self, rows: np.ndarray) -> dict[str, Float[np.ndarray, "b ..."]]:
@@ -88,6 +95,24 @@ class Inputs:
         return network_input(
             *taken, normaliser=self.normaliser, binary_mask=self.binary_mask
         )
+
+    def fit_whitening(self) -> BlockWhitening:
+        """The whitening of each block over the foreground of all these parts."""
+        plain, blocks, start = self.normalised(None), [], 0
+        for block in self.blocks:
+            channels = slice(start, start + block.channels)
+            blocks.append(plain._fit_block(channels))
+            start += block.channels
+        return BlockWhitening(tuple(blocks))
+
+    def _fit_block(self, channels: slice) -> Whitening:
+        def foreground() -> Iterator[Float[np.ndarray, "_ c"]]:
+            for first in range(0, len(self), _BLOCK):
+                rows = np.arange(first, min(first + _BLOCK, len(self)))
+                batch = self.take(rows)
+                yield batch["x"][batch["foreground"] > 0][:, channels]
+
+        return fit_whitening(foreground)
 
     def fit_normaliser(self) -> Normaliser | None:
         """Mean and deviation of the image features; None without image features.
@@ -119,7 +144,7 @@ def network_input(
     depth: Shaped[Array | np.ndarray, "b h w d"] | None,
     foreground: Shaped[Array | np.ndarray, "b h w"] | None,
     *,
-    normaliser: Normaliser | None,
+    normaliser: Normaliser | BlockWhitening | None,
     binary_mask: bool,
 ) -> dict[str, Shaped[Array | np.ndarray, "b ..."]]:
     """Returns "x" and "foreground" of a batch, of NumPy's arrays or of JAX's alike.
@@ -128,10 +153,10 @@ def network_input(
       rgb: image features, None in mode `3d`.
       depth: depth channels, None in mode `rgb`.
       foreground: its weight, None in mode `rgb`, which runs unmasked.
-      normaliser: of the image features; None for none.
+      normaliser: of the image features, or a whitening of all of x; None for none.
       binary_mask: whether any foreground counts as all foreground.
     """
-    if rgb is not None and normaliser is not None:
+    if rgb is not None and isinstance(normaliser, Normaliser):
         rgb = (rgb - normaliser.mean) / normaliser.std
     arrays = [array for array in (rgb, depth) if array is not None]
     xp = arrays[0].__array_namespace__()
@@ -139,4 +164,7 @@ def network_input(
         foreground = xp.ones(arrays[0].shape[:3], xp.float32)
     elif binary_mask:
         foreground = (foreground > 0).astype(xp.float32)
-    return {"x": xp.concatenate(arrays, axis=-1), "foreground": foreground}
+    x = xp.concatenate(arrays, axis=-1)
+    if isinstance(normaliser, BlockWhitening):
+        x = normaliser.forward(x)
+    return {"x": x, "foreground": foreground}

@@ -6,11 +6,17 @@ and the result expressed in the covariance's eigenvectors, each at unit variance
 that starts as the identity then starts as the Gaussian model of the good parts.
 """
 
+import io
+import zipfile
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float
+
+from ast_jax.errors import UserError
+from ast_jax.files import write_bytes
 
 _SMALLEST = 1e-6  # of a channel's deviation, and of an eigenvalue
 
@@ -94,3 +100,59 @@ def shrunk(
     error = (fourth - np.square(covariance).sum()) / n
     share = 1.0 if error >= distance else max(error, 0.0) / distance
     return (1 - share) * covariance + share * target
+
+
+class BlockWhitening(NamedTuple):
+    """A whitening of each of several blocks of channels, which stand side by side."""
+
+    blocks: tuple[Whitening, ...]
+
+    def forward(self, x: Float[Array | np.ndarray, "*n c"]):
+        """Returns the whitened blocks side by side; NumPy's arrays and JAX's alike."""
+        return self._apply("forward", x)
+
+    def inverse(self, y: Float[Array | np.ndarray, "*n c"]):
+        """Returns x."""
+        return self._apply("inverse", y)
+
+    def _apply(self, method: str, x):
+        parts, start = [], 0
+        for whitening in self.blocks:
+            stop = start + len(whitening.mean)
+            parts.append(getattr(whitening, method)(x[..., start:stop]))
+            start = stop
+        return x.__array_namespace__().concatenate(parts, axis=-1)
+
+    def save(self, path: Path) -> None:
+        """Writes an .npz file, whole; a UserError where it cannot be written."""
+        arrays = {
+            f"{number}.{name}": array
+            for number, whitening in enumerate(self.blocks)
+            for name, array in whitening._asdict().items()
+        }
+        content = io.BytesIO()
+        np.savez(content, **arrays)
+        write_bytes(path, content.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> "BlockWhitening":
+        """Reads what `save` wrote.
+
+        Raises:
+          UserError: the file is missing or damaged.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                count = len(arrays.files) // len(Whitening._fields)
+                return cls(
+                    tuple(
+                        Whitening(
+                            *(arrays[f"{n}.{name}"] for name in Whitening._fields)
+                        )
+                        for n in range(count)
+                    )
+                )
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"{path}: missing or damaged ({error}); train it again."
+            ) from error

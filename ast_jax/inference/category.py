@@ -20,6 +20,7 @@ from ast_jax.inference.calibration import (
     write_calibration,
 )
 from ast_jax.inference.ensemble import NETWORKS, Ensemble, Scores, ScoresBySeed
+from ast_jax.inference.pair import write_units
 from ast_jax.run import Run, seed_and_fold
 
 
@@ -91,9 +92,11 @@ def calibrate_category(
         backbone = category.backbone and category.backbone.fingerprint
         run.check_inputs(category.name, member, {"backbone": backbone})
 
-    ensemble = Ensemble.load(run, category.name).scaled_by(
-        {member: train.select(rows(member, "train")) for member in names}, batch_size
-    )
+    good = {member: train.select(rows(member, "train")) for member in names}
+    ensemble = Ensemble.load(run, category.name).with_units(good, batch_size)
+    for member in names:
+        write_units(run, category.name, member, ensemble.pairs[member])
+    ensemble = ensemble.scaled_by(good, batch_size)
     each = {
         fold: rows(member, "held_out")
         for member in names
@@ -128,8 +131,10 @@ def calibrate_category(
 
 def _joined(each: Iterable[Scores]) -> Scores:
     """The scores of several sets of images as one."""
+    each = list(each)
     arrays = [(one.maps, one.maximum, one.mean, one.image) for one in each]
-    return Scores(*map(np.concatenate, zip(*arrays, strict=True)))
+    joined = map(np.concatenate, zip(*arrays, strict=True))
+    return Scores(*joined, smoothing=each[0].smoothing)
 
 
 def first_other(run: Run, category: Category) -> str | None:

@@ -27,9 +27,11 @@ from PIL import Image
 from ast_jax import backbones, scoring
 from ast_jax.backbones import Backbone
 from ast_jax.backbones.run_weights import with_weights
+from ast_jax.config import uses_backbone
 from ast_jax.data import depth
 from ast_jax.data.decode import resize_image
 from ast_jax.data.depth_options import DepthOptions
+from ast_jax.data.normals import normals_picture
 from ast_jax.data.part import Part, Sequences, pairs_of
 from ast_jax.device_memory import memory_errors
 from ast_jax.errors import UserError
@@ -77,6 +79,7 @@ class Detector:
       directory: the run's folder; None of a detector that `load` has not made, which
         cannot be pickled.
       bit_depth: how many bits of 16 the training images fill.
+      exaggeration: of slopes, where depth is drawn as normals.
     """
 
     category: str
@@ -87,6 +90,7 @@ class Detector:
     calibration: Calibration | None
     directory: Path | None = None
     bit_depth: int = FULL_DEPTH
+    exaggeration: float = 1.0
     _lock: AbstractContextManager = dataclasses.field(
         default_factory=threading.Lock, init=False, repr=False, compare=False
     )
@@ -116,15 +120,16 @@ class Detector:
         run = Run.open(run_dir)
         category = run.category(category)
         config = run.config
-        side = run.read_inputs(category, run.members(category)[0])["side"]
+        record = run.read_inputs(category, run.members(category)[0])
         calibration, scales = read_calibration(run, category)
         if calibration is not None:
             calibration = feedback.applied(run, category, calibration)
         backbone = None
-        if Mode(config.mode).has_colour:
+        if uses_backbone(config):
             size = config.dataset.image_size
             section = with_weights(config.backbone, run, backbone_weights)
-            backbone = backbones.create(section, image_size=size)
+            taps = config.features.taps
+            backbone = backbones.create(section, image_size=size, taps=taps)
             for member in run.members(category):
                 run.check_inputs(category, member, {"backbone": backbone.fingerprint})
         ensemble = dataclasses.replace(Ensemble.load(run, category), scales=scales)
@@ -134,9 +139,17 @@ class Detector:
                 "and anomalous are None",
                 category,
             )
-        networks = backbone, ensemble
-        bits = run.reading(category).get("bit_depth", FULL_DEPTH)
-        return cls(category, config, side, *networks, calibration, run.directory, bits)
+        return cls(
+            category,
+            config,
+            record["side"],
+            backbone,
+            ensemble,
+            calibration,
+            run.directory,
+            run.reading(category).get("bit_depth", FULL_DEPTH),
+            record.get("exaggeration", 1.0),
+        )
 
     def with_alpha(self, alpha: float) -> "Detector":
         """The same detector at another rate of false alarms; trains nothing.
@@ -186,6 +199,11 @@ class Detector:
         return Mode(self.config.mode)
 
     @property
+    def draws_normals(self) -> bool:
+        """Whether depth goes through the backbone, as a picture of normals."""
+        return self.mode.has_depth and self.config.depth.input == "normals"
+
+    @property
     def variables(self) -> dict[str, Any]:
         """Every array that `function` needs: "backbone" (maybe None) and "pairs"."""
         return {
@@ -207,8 +225,12 @@ class Detector:
             shapes["image"] = jax.ShapeDtypeStruct((batch, size, size, 3), np.uint8)
         if self.mode.has_depth:
             maps = (batch, side, side)
-            channels = (*maps, depth.UNSHUFFLE**2)
-            shapes["depth"] = jax.ShapeDtypeStruct(channels, np.float32)
+            if self.draws_normals:
+                picture = (batch, size, size, 3)
+                shapes["normals"] = jax.ShapeDtypeStruct(picture, np.uint8)
+            else:
+                channels = (*maps, depth.UNSHUFFLE**2)
+                shapes["depth"] = jax.ShapeDtypeStruct(channels, np.float32)
             shapes["foreground"] = jax.ShapeDtypeStruct(maps, np.float32)
         return shapes
 
@@ -233,10 +255,12 @@ class Detector:
     def _score(
         self, variables: dict[str, Any], inputs: DetectorInputs
     ) -> dict[str, Float[Array, "b ..."]]:
-        rgb = None
-        if self.backbone is not None:
-            rgb = self.backbone.apply(variables["backbone"], inputs["image"])
-        arrays = [rgb, inputs.get("depth"), inputs.get("foreground")]
+        def features(picture: str) -> Array:
+            return self.backbone.apply(variables["backbone"], inputs[picture])
+
+        rgb = features("image") if self.mode.has_colour else None
+        of_depth = features("normals") if self.draws_normals else inputs.get("depth")
+        arrays = [rgb, of_depth, inputs.get("foreground")]
         if self.config.dataset.feature_dtype == "float16":
             # As the feature cache rounds; XLA may leave out a cast to and fro.
             arrays = [
@@ -249,31 +273,37 @@ class Detector:
                 normaliser=pair.normaliser,
                 binary_mask=self.config.train.mask == "binary",
             )
-            by_seed[seed] = pair_scores(
-                pair.teacher, pair.student, variables["pairs"][seed], **seen
-            )
+            by_seed[seed] = pair_scores(pair, variables["pairs"][seed], **seen)
         scores = self.ensemble.combined(by_seed, "student")
-        fine = scoring.upsample(scores["map"])
-        maximum = fine.max((1, 2))
+        reading = self.ensemble.reading
+        fine = scoring.upsample(scores["map"], reading.smoothing)
+        read = scores | reading.read(fine)
         how = decision(self.ensemble.image_score, masked=self.mode.has_depth)
-        outputs = {"map": fine, "maximum": maximum}
+        outputs = {"map": fine, "maximum": read["max"]}
         if "max_by_fold" in scores:
-            name = "max" if how == "maximum" else how
             return outputs | {
-                "score": scores[name],
-                "score_by_fold": scores[f"{name}_by_fold"],
+                "score": scores[how],
+                "score_by_fold": scores[f"{how}_by_fold"],
                 "maximum_by_fold": scores["max_by_fold"],
             }
-        return outputs | {"score": maximum if how == "maximum" else scores["mean"]}
+        return outputs | {"score": read[how]}
 
     def prepare(self, part: Part) -> dict[str, np.ndarray]:
         """One decoded part as `function` takes it, without the batch axis."""
-        prepared = {}
+        prepared, size = {}, self.config.dataset.image_size
+        options = self.depth_options
         if self.mode.has_colour:
-            prepared["image"] = resize_image(part.image, self.config.dataset.image_size)
+            prepared["image"] = resize_image(part.image, size)
         if self.mode.has_depth:
-            prepared["depth"], prepared["foreground"] = depth.preprocess_depth(
-                part.z, self.side, self.depth_options, name=part.id
+            channels, weight = depth.preprocess_depth(
+                part.z, self.side, options, name=part.id
+            )
+            prepared["foreground"] = weight
+            if not self.draws_normals:
+                prepared["depth"] = channels
+        if self.draws_normals:
+            prepared["normals"] = normals_picture(
+                part.z, size, self.exaggeration, options, name=part.id
             )
         return prepared
 

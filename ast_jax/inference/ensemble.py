@@ -18,11 +18,12 @@ from jaxtyping import Array, Float, Int
 from ast_jax import scoring
 from ast_jax.features.inputs import Inputs
 from ast_jax.inference.pair import Pair, load_pair, score
+from ast_jax.inference.score_map import map_at
 from ast_jax.run import Run, seed_and_fold
 
 T = TypeVar("T")
 NETWORKS = ("student", "teacher")
-# "map" [n,h,w], "max" [n] and "mean" [n] of one network, and of each by its name
+# What `pair.PairScores` holds of one network, and of each by its name
 ScoreArrays = dict[str, Float[Array | np.ndarray, "n ..."]]
 ArraysOfNetworks = Mapping[str, ScoreArrays]
 
@@ -35,9 +36,10 @@ class Scores:
       maps: score maps at map resolution.
       maximum: of each map (the student's after upsampling).
       mean: each image's mean score.
-      image: the one of the two that decides.
+      image: the score that decides.
       by_fold: with cross each fold's own image score; image is their mean.
       maximum_by_fold: likewise of the map's maximum.
+      smoothing: of the maps where they are looked at upsampled.
     """
 
     maps: Float[np.ndarray, "n h w"]
@@ -46,17 +48,24 @@ class Scores:
     image: Float[np.ndarray, " n"]
     by_fold: Float[np.ndarray, "n k"] | None = None
     maximum_by_fold: Float[np.ndarray, "n k"] | None = None
+    smoothing: float = 0.0
 
     @property
     def own(self) -> Float[np.ndarray, "n ..."]:
         """The scores that a calibration compares with its own."""
         return self.image if self.by_fold is None else self.by_fold
 
-    def select(self, rows: Int[np.ndarray, " m"]) -> "Scores":
+    def select(self, rows: Int[np.ndarray, " m"] | list[int]) -> "Scores":
         """The scores of some of the parts."""
-        return Scores(
-            self.maps[rows], self.maximum[rows], self.mean[rows], self.image[rows]
-        )
+        arrays = (self.maps, self.maximum, self.mean, self.image)
+        chosen = (array[rows] for array in arrays)
+        return Scores(*chosen, smoothing=self.smoothing)
+
+    def map_at(
+        self, index: int, size: tuple[int, int] | None = None
+    ) -> Float[np.ndarray, "h w"]:
+        """A part's map at 8 times its resolution, or at a (height, width)."""
+        return map_at(self.maps[index], size, self.smoothing)
 
 
 # seed → network → scores
@@ -84,15 +93,15 @@ class Scale:
 
 
 def decision(image_score: str, *, masked: bool) -> str:
-    """Returns "maximum" or "mean": which image score decides.
+    """Returns "max", "mean" or "top": which image score decides.
 
     Args:
       image_score: the configuration's; "protocol" is the paper's choice (4.2.4).
       masked: whether a foreground mask exists.
     """
     if image_score == "protocol":
-        image_score = "max" if masked else "mean"
-    return {"max": "maximum", "mean": "mean"}[image_score]
+        return "max" if masked else "mean"
+    return image_score
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,11 +112,13 @@ class Ensemble:
       pairs: by the names of `Run.members`: seeds, or each seed's folds.
       image_score: the configuration's `evaluation.image_score`.
       scales: member → network → scale; empty for a single pair.
+      reading: of image scores.
     """
 
     pairs: Mapping[str, Pair]
     image_score: str
     scales: Mapping[str, Mapping[str, Scale]] = dataclasses.field(default_factory=dict)
+    reading: scoring.Reading = scoring.PLAIN
 
     @classmethod
     def load(cls, run: Run, category: str) -> "Ensemble":
@@ -118,7 +129,17 @@ class Ensemble:
         """
         members = run.members(category)
         pairs = {member: load_pair(run, category, member) for member in members}
-        return cls(pairs, run.config.evaluation.image_score)
+        reading = next(iter(pairs.values())).reading
+        return cls(pairs, run.config.evaluation.image_score, reading=reading)
+
+    def with_units(self, good: Mapping[str, Inputs], batch_size: int) -> "Ensemble":
+        """Fits the units of each pair's groups on the good images that it learnt."""
+        pairs = {
+            member: pair.with_units(fit_units(pair, good[member], batch_size))
+            for member, pair in self.pairs.items()
+            if pair.groups
+        }
+        return dataclasses.replace(self, pairs={**self.pairs, **pairs})
 
     def scaled_by(self, good: Mapping[str, Inputs], batch_size: int) -> "Ensemble":
         """Fits the scales on the good images that each seed's pair was trained on."""
@@ -150,10 +171,7 @@ class Ensemble:
     def _score(self, seed: str, inputs: Inputs, batch_size: int) -> dict[str, Scores]:
         arrays = score(self.pairs[seed], inputs, batch_size=batch_size)
         how = decision(self.image_score, masked=inputs.masked)
-        return {
-            name: _scores(of["map"], of["max"], of["mean"], how)
-            for name, of in arrays.items()
-        }
+        return {name: self._scores(of, how) for name, of in arrays.items()}
 
     def combine(self, by_seed: ScoresBySeed, *, masked: bool) -> dict[str, Scores]:
         """The ensemble's scores from every pair's own."""
@@ -170,11 +188,11 @@ class Ensemble:
         combined = {}
         for name in NETWORKS:
             of = jax.device_get(self.combined(arrays, name))
-            combined[name] = _scores(of["map"], of["max"], of["mean"], how)
+            combined[name] = self._scores(of, how)
             if "max_by_fold" in of:
                 combined[name] = dataclasses.replace(
                     combined[name],
-                    by_fold=of[f"{_KEYS.get(how, how)}_by_fold"],
+                    by_fold=of[f"{how}_by_fold"],
                     maximum_by_fold=of["max_by_fold"],
                 )
         return combined
@@ -182,7 +200,7 @@ class Ensemble:
     def combined(
         self, by_seed: Mapping[str, ArraysOfNetworks], network: str
     ) -> ScoreArrays:
-        """One network's map, max and mean from every pair's own; may be traced.
+        """One network's map and image scores from every pair's own; may be traced.
 
         Of several folds each is the mean over folds, beside "max_by_fold" and
         "mean_by_fold" [n, k].
@@ -202,17 +220,20 @@ class Ensemble:
             maps.append((of["map"] - scale.map_mean) / scale.map_std)
             means.append((of["mean"] - scale.mean_mean) / scale.mean_std)
         mean_map = sum(maps) / len(maps)
-        finest = mean_map if network == "teacher" else scoring.upsample(mean_map)
+        finest = mean_map
+        if network == "student":
+            finest = scoring.upsample(mean_map, self.reading.smoothing)
         mean = sum(means) / len(means)
-        return {"map": mean_map, "max": finest.max((1, 2)), "mean": mean}
+        return {"map": mean_map, "mean": mean} | self.reading.read(finest)
 
     def score(self, inputs: Inputs, batch_size: int) -> dict[str, Scores]:
         """The ensemble's scores of all inputs, by network."""
         by_seed = self.score_by_member(inputs, batch_size)
         return self.combine(by_seed, masked=inputs.masked)
 
-
-_KEYS = {"maximum": "max"}
+    def _scores(self, arrays: Mapping[str, np.ndarray], how: str) -> Scores:
+        main = (arrays[name] for name in ("map", "max", "mean", how))
+        return Scores(*main, smoothing=self.reading.smoothing)
 
 
 def _grouped(by_member: Mapping[str, T], which: int) -> dict[str, dict[str, T]]:
@@ -233,12 +254,16 @@ def _mean_of(folds: list[ScoreArrays]) -> ScoreArrays:
     each = {
         f"{name}_by_fold": jnp.stack([one[name] for one in folds], -1)
         for name in folds[0]
-        if name != "map"
+        if name not in ("map", "groups")
     }
     return mean | each
 
 
-def _scores(
-    maps: np.ndarray, maximum: np.ndarray, mean: np.ndarray, how: str
-) -> Scores:
-    return Scores(maps, maximum, mean, maximum if how == "maximum" else mean)
+def fit_units(pair: Pair, good: Inputs, batch_size: int) -> scoring.Units:
+    """The units of a pair's groups, over the foreground of good images."""
+    groups = score(pair, good, batch_size=batch_size)["student"]["groups"]
+    weights = [
+        good.take(np.arange(first, min(first + batch_size, len(good))))["foreground"]
+        for first in range(0, len(good), batch_size)
+    ]
+    return scoring.Units.of(groups[np.concatenate(weights) > 0])

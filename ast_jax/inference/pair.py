@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import itertools
+import json
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,47 +17,86 @@ from jaxtyping import Array, Float
 
 from ast_jax import scoring
 from ast_jax.device_memory import memory_errors
+from ast_jax.errors import UserError
+from ast_jax.features.blocks import Block
 from ast_jax.features.inputs import Inputs, Normaliser
+from ast_jax.features.whitening import BlockWhitening
+from ast_jax.files import write_json
 from ast_jax.models import create_student, create_teacher
 from ast_jax.models.layers import PREPARED
 from ast_jax.models.ops import convolution
-from ast_jax.models.teacher import Teacher
-from ast_jax.parallel import data_mesh, place, replicated, split_batch, to_host
+from ast_jax.models.teacher import ParallelTeacher, Teacher
+from ast_jax.parallel import data_mesh, is_main, place, replicated, split_batch, to_host
 from ast_jax.run import Member, Run
 
-# network ("student" or "teacher") → {"map": [n,h,w], "max": [n], "mean": [n]}
+# network ("student" or "teacher") → {"map": [n,h,w], "max": [n], "mean": [n]}, with
+# "top" [n] where that decides, and of several groups "groups" [n,h,w,g]
 PairScores = dict[str, dict[str, Float[np.ndarray, "n ..."]]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """Both networks with their variables, and the normaliser of their input."""
+    """Both networks with their variables, and the normaliser of their input.
 
-    teacher: Teacher
+    Attributes:
+      teacher: a flow, or several side by side.
+      student: the student, or as many.
+      variables: "teacher" and "student" → Flax collections, and with several of them
+        "units" in which their distances are added up.
+      normaliser: of the input; None for none.
+      reading: of image scores.
+    """
+
+    teacher: Teacher | ParallelTeacher
     student: nn.Module
-    variables: dict[str, Any]  # "teacher" and "student" → Flax collections
-    normaliser: Normaliser | None = None
+    variables: dict[str, Any]
+    normaliser: Normaliser | BlockWhitening | None = None
+    reading: scoring.Reading = scoring.PLAIN
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """How many channels each of several teachers has; () of a single one."""
+        if isinstance(self.teacher, Teacher):
+            return ()
+        return tuple(group.size for group in self.teacher.groups)
+
+    def with_units(self, units: scoring.Units) -> "Pair":
+        """The same pair with other units; a pair of one group needs none."""
+        if not self.groups:
+            return self
+        return dataclasses.replace(
+            self, variables=self.variables | {"units": tuple(units)}
+        )
 
     @functools.cached_property
     def compiled(self):
         """`pair_scores` of this pair, compiled: (variables, x, foreground) → scores."""
-        return jax.jit(functools.partial(pair_scores, self.teacher, self.student))
+        return jax.jit(functools.partial(pair_scores, self))
 
 
 def pair_scores(
-    teacher: Teacher,
-    student: nn.Module,
+    pair: Pair,
     variables: dict[str, Any],
     x: Float[Array, "b h w c"],
     foreground: Float[Array, "b h w"],
 ) -> dict[str, dict[str, Float[Array, "b ..."]]]:
-    """Returns {"student": …, "teacher": …}, each with map, max and mean."""
-    z, log_det = teacher.apply(variables["teacher"], x)
-    z_student = student.apply(variables["student"], x, train=False)
-    return {
-        "student": scoring.student_scores(z, z_student, foreground),
-        "teacher": scoring.teacher_scores(z, log_det, foreground),
-    }
+    """Returns {"student": …, "teacher": …}, each with map, max, mean and maybe top.
+
+    Args:
+      pair: the networks; not its variables.
+      variables: as `pair.variables`.
+      x: network input.
+      foreground: its weight.
+    """
+    z, log_det = pair.teacher.apply(variables["teacher"], x)
+    both = (z, pair.student.apply(variables["student"], x, train=False))
+    if pair.groups:
+        fused = (pair.groups, scoring.Units(*variables["units"]), pair.reading)
+        of_student = scoring.group_scores(*both, foreground, *fused)
+    else:
+        of_student = scoring.student_scores(*both, foreground, pair.reading)
+    of_teacher = scoring.teacher_scores(z, log_det, foreground, pair.reading)
+    return {"student": of_student, "teacher": of_teacher}
 
 
 def prepared(
@@ -71,7 +112,7 @@ def prepared(
     if jax.default_backend() != "cpu":
         return variables
     modules = {"teacher": pair.teacher, "student": pair.student}
-    return {
+    return variables | {
         network: variables[network] | _prepare(module, variables[network], shape)
         for network, module in modules.items()
     }
@@ -130,8 +171,9 @@ def load_pair(run: Run, category: str, seed: Member) -> Pair:
 
     record = run.read_inputs(category, seed)
     size = {"side": record["side"], "channels": record["channels"]}
-    teacher = create_teacher(run.config, **size)
-    student = create_student(run.config, **size)
+    blocks = tuple(Block(*block) for block in record.get("blocks", ()))
+    teacher = create_teacher(run.config, **size, blocks=blocks)
+    student = create_student(run.config, **size, blocks=blocks)
     variables = {}
     for name, module in (("teacher", teacher), ("student", student)):
         template = state_template(module, run.config, **size)
@@ -148,7 +190,32 @@ def load_pair(run: Run, category: str, seed: Member) -> Pair:
     if record["normaliser"]:
         arrays = (np.asarray(a, np.float32) for a in record["normaliser"])
         normaliser = Normaliser(*arrays)
-    return Pair(teacher, student, variables, normaliser)
+    if run.config.features.whiten:
+        normaliser = BlockWhitening.load(run.whitening_file(category, seed))
+    options = run.config.evaluation
+    reading = scoring.Reading(options.smoothing, options.image_score == "top")
+    pair = Pair(teacher, student, variables, normaliser, reading)
+    return pair.with_units(_read_units(run.units_file(category, seed), pair))
+
+
+def write_units(run: Run, category: str, seed: Member, pair: Pair) -> None:
+    """Writes the units of a pair's groups; of several processes the main one does."""
+    if pair.groups and is_main():
+        units = scoring.Units(*pair.variables["units"])
+        tree = {name: array.tolist() for name, array in units._asdict().items()}
+        write_json(run.units_file(category, seed), tree)
+
+
+def _read_units(path: Path, pair: Pair) -> scoring.Units:
+    """What `write_units` wrote; before it did, units that change nothing."""
+    if not pair.groups or not path.exists():
+        return scoring.Units.none(len(pair.groups))
+    try:
+        tree = json.loads(path.read_text())
+        names = scoring.Units._fields
+        return scoring.Units(*(np.asarray(tree[name], np.float32) for name in names))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error!r}); evaluate it again.") from error
 
 
 def _last_step(run: Run, network: str, record: dict[str, Any]) -> int:

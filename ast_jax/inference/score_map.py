@@ -7,20 +7,24 @@ from PIL import Image
 from ast_jax import scoring
 
 
-def upsampled(score_map: Float[np.ndarray, "a b"]) -> Float[np.ndarray, "h w"]:
+def upsampled(
+    score_map: Float[np.ndarray, "a b"], smoothing: float = 0.0
+) -> Float[np.ndarray, "h w"]:
     """`scoring.upsample` of one map, on the host."""
-    rows, columns = (scoring.bicubic_matrix(n, 8 * n) for n in score_map.shape)
+    rows, columns = (scoring.upsampling_matrix(n, smoothing) for n in score_map.shape)
     return (rows @ score_map @ columns.T).astype(np.float32)
 
 
 def map_at(
-    score_map: Float[np.ndarray, "a b"], size: tuple[int, int] | None = None
+    score_map: Float[np.ndarray, "a b"],
+    size: tuple[int, int] | None = None,
+    smoothing: float = 0.0,
 ) -> Float[np.ndarray, "h w"]:
     """A score map at 8 times its resolution (192), then at an image's (height, width).
 
-    Bicubic to 192, the authors' step; bilinear from there.
+    Bicubic to 192, the authors' step, smoothed there; bilinear from there.
     """
-    fine = upsampled(score_map)
+    fine = upsampled(score_map, smoothing)
     return fine if size is None else resized(fine, size)
 
 

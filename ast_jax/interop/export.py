@@ -174,8 +174,11 @@ def _inputs(detector: Detector) -> dict[str, Any]:
         "metres, 0 = missing, filled, in centimetres off the foreground's mean, 0 in "
         f"the background, resized to {fine}x{fine}, bilinear without antialiasing; "
         "channel = row in the 8x8 block * 8 + column",
-        "foreground": "the same function's second result: share of foreground around "
-        "each position, 0 to 1",
+        "normals": f"ast_jax.data.normals.normals_picture(z, {size}, "
+        f"{detector.exaggeration}, {options}): z in metres, 0 = missing; the surface's "
+        "normals as colours",
+        "foreground": f"ast_jax.data.depth.preprocess_depth(z, {side}, {options}), "
+        "second result: share of foreground around each position, 0 to 1",
     }
     return {
         name: {
@@ -214,7 +217,7 @@ def _licences(detector: Detector) -> dict[str, str | None]:
     config = detector.config
     data = builder_class(config.dataset.name)
     name = config.backbone.name
-    own = name == "scattering" or not detector.mode.has_colour
+    own = name == "scattering" or detector.backbone is None
     return {
         "code": "MIT",
         "backbone": None if own else f"{name}: {_BACKBONE_LICENCE}",

@@ -293,6 +293,10 @@ class _Graph:
     def _reduce_max(self, eqn: JaxprEqn, x: Value) -> str:
         return self._reduce("ReduceMax", eqn, x)
 
+    def _top_k(self, eqn: JaxprEqn, x: Value) -> list[str]:
+        k, axis = np.array([eqn.params["k"]], np.int64), eqn.params["axis"]
+        return self._add("TopK", [x, k], [self._name(), self._name()], axis=axis)
+
     def _dot_general(self, eqn: JaxprEqn, left: Value, right: Value) -> str:
         (contracted, batched) = eqn.params["dimension_numbers"]
         ranks = [len(atom.aval.shape) for atom in eqn.invars]

@@ -10,6 +10,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from ast_jax.models.groups import Group, take
 from ast_jax.models.layers import BatchNorm, Conv, positional_encoding
 from ast_jax.models.teacher import Teacher
 
@@ -43,6 +44,7 @@ class Student(nn.Module):
       negative_slope: LeakyReLU's; the authors' code has 0.01, the paper 0.2.
       encoding_channels: d of the positional encoding; 0 for none.
       axis_name: mapped axis that shares the batch statistics; None for none.
+      outputs: channels of the teacher's z; None for as many as the input has.
       dtype: of the convolutions' factors; all else is float32.
     """
 
@@ -51,15 +53,16 @@ class Student(nn.Module):
     negative_slope: float = 0.01
     encoding_channels: int = 32
     axis_name: str | None = None
+    outputs: int | None = None
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w c"], *, train: bool = False
-    ) -> Float[Array, "b h w c"]:
-        """Returns ẑ, the student's guess of the teacher's z."""
+    ) -> Float[Array, "b h w c2"]:
+        """Returns ẑ [b, h, w, outputs], the student's guess of the teacher's z."""
         conv = functools.partial(Conv, dtype=self.dtype)
-        channels, encoding = x.shape[-1], None
+        channels, encoding = self.outputs or x.shape[-1], None
         if self.encoding_channels:
             encoding = positional_encoding(*x.shape[1:3], self.encoding_channels)
         # The teacher's conditioners join x and encoding the other way round.
@@ -84,3 +87,26 @@ class FlowStudent(nn.Module):
         """Returns ẑ; a flow has no batch statistics, so `train` changes nothing."""
         del train
         return self.flow(x)[0]
+
+
+class ParallelStudent(nn.Module):
+    """Students side by side, one a teacher, each on the channels it is to see.
+
+    Attributes:
+      students: one a group.
+      groups: as the teachers'.
+    """
+
+    students: tuple[Student, ...]
+    groups: tuple[Group, ...]
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool = False
+    ) -> Float[Array, "b h w c"]:
+        """Returns ẑ in the order of the teachers' z."""
+        guesses = [
+            student(take(x, group.inputs), train=train)
+            for student, group in zip(self.students, self.groups, strict=True)
+        ]
+        return jnp.concatenate(guesses, axis=-1)

@@ -9,7 +9,14 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from ast_jax.models.coupling import AffineCoupling, ChannelPermutation
+from ast_jax.models.coupling import (
+    AdditiveCoupling,
+    AffineCoupling,
+    ChannelPermutation,
+    ChannelScale,
+    Parallel,
+)
+from ast_jax.models.groups import Group
 from ast_jax.models.layers import Conv, positional_encoding
 
 
@@ -17,7 +24,7 @@ class Conditioner(nn.Module):
     """conv(k×k, hidden) → ReLU → conv(k×k, features) → × γ, on [x, encoding].
 
     Attributes:
-      features: channels of the output, scale and shift together.
+      features: channels of the output, of an affine coupling scale and shift together.
       hidden: channels between the convolutions.
       kernel_size: k.
       encoding: [h, w, d] positional encoding joined behind the input, or None.
@@ -35,7 +42,7 @@ class Conditioner(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c2"]:
-        """Returns scale and shift, side by side."""
+        """Returns the shift, of an affine coupling the scale before it."""
         conv = {"padding": "replicate", "dtype": self.dtype}
         conv1 = Conv(self.hidden, self.kernel_size, **conv, name="conv1")
         x = nn.relu(conv1(x, self.encoding))
@@ -45,7 +52,7 @@ class Conditioner(nn.Module):
 
 
 class Teacher(nn.Module):
-    """A flow of `blocks` × (fixed permutation, two-sided affine coupling).
+    """A flow of `blocks` × (fixed permutation, two-sided coupling).
 
     Permutation k is `numpy.random.RandomState(k).permutation(c)`, as the authors'.
 
@@ -55,9 +62,12 @@ class Teacher(nn.Module):
       channels: c of the feature map.
       blocks: number of coupling blocks.
       hidden: channels inside the conditioners.
-      clamp: bound of the couplings' log-scales.
+      clamp: bound of affine couplings' log-scales.
       encoding_channels: d of the positional encoding; 0 for none.
       gamma: whether the conditioners start at zero by a learned factor.
+      coupling: "affine", or "additive" with one learned log-scale a channel behind the
+        last block.
+      last_kernel_size: k of the last block; 3 before it.
       dtype: of the conditioners' convolutions' factors; all else is float32.
     """
 
@@ -69,6 +79,8 @@ class Teacher(nn.Module):
     clamp: float = 1.9
     encoding_channels: int = 32
     gamma: bool = True
+    coupling: str = "affine"
+    last_kernel_size: int = 5
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
@@ -79,17 +91,21 @@ class Teacher(nn.Module):
                 self.height, self.width, self.encoding_channels
             )
         first = self.channels // 2
+        outputs = 2 if self.coupling == "affine" else 1
 
         def conditioners(features: int) -> list[Conditioner]:
-            # The last block looks further: 5×5 (docs/method.md "Teacher").
-            sizes = [3] * (self.blocks - 1) + [5]
+            # The paper's last block looks further: 5×5 (docs/method.md "Teacher").
+            sizes = [3] * (self.blocks - 1) + [self.last_kernel_size]
             return [
                 Conditioner(features, self.hidden, k, encoding, self.gamma, self.dtype)
                 for k in sizes
             ]
 
-        self.f1 = conditioners(2 * (self.channels - first))
-        self.f2 = conditioners(2 * first)
+        self.f1 = conditioners(outputs * (self.channels - first))
+        self.f2 = conditioners(outputs * first)
+        if self.coupling == "additive":
+            shape = (self.channels,)
+            self.log_scale = self.param("log_scale", nn.initializers.zeros, shape)
 
     def bijector(self) -> distrax.Bijector:
         """The flow from features x to z, over the channels of every position."""
@@ -97,7 +113,12 @@ class Teacher(nn.Module):
         for k in range(self.blocks):
             permutation = np.random.RandomState(k).permutation(self.channels)
             steps.append(ChannelPermutation(permutation))
-            steps.append(AffineCoupling(self.f1[k], self.f2[k], self.clamp))
+            if self.coupling == "affine":
+                steps.append(AffineCoupling(self.f1[k], self.f2[k], self.clamp))
+            else:
+                steps.append(AdditiveCoupling(self.f1[k], self.f2[k]))
+        if self.coupling == "additive":
+            steps.append(ChannelScale(self.log_scale))
         return distrax.Chain(steps[::-1])  # a chain applies its last element first
 
     def __call__(
@@ -117,3 +138,53 @@ class Teacher(nn.Module):
         base = distrax.MultivariateNormalDiag(jnp.zeros(self.channels))
         flow = distrax.Inverse(self.bijector())
         return distrax.Transformed(base, flow).log_prob(x)
+
+
+class ParallelTeacher(nn.Module):
+    """Teachers side by side, each of a group of channels; z is in the groups' order.
+
+    Attributes:
+      teachers: one a group.
+      groups: which channels each models; together all, each once.
+    """
+
+    teachers: tuple[Teacher, ...]
+    groups: tuple[Group, ...]
+
+    @property
+    def height(self) -> int:
+        """h of the feature map."""
+        return self.teachers[0].height
+
+    @property
+    def width(self) -> int:
+        """w of the feature map."""
+        return self.teachers[0].width
+
+    @property
+    def channels(self) -> int:
+        """c of the feature map."""
+        return sum(group.size for group in self.groups)
+
+    def bijector(self) -> distrax.Bijector:
+        """The flow from features x to z, over the channels of every position."""
+        order = np.concatenate(
+            [np.arange(*ends) for group in self.groups for ends in group.channels]
+        )
+        sizes = [group.size for group in self.groups]
+        flows = Parallel([teacher.bijector() for teacher in self.teachers], sizes)
+        if np.array_equal(order, np.arange(self.channels)):
+            return flows
+        return distrax.Chain([flows, ChannelPermutation(order)])
+
+    def __call__(
+        self, x: Float[Array, "b h w c"]
+    ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w"]]:
+        """Returns z and the log-det of dz/dx at each position."""
+        return self.bijector().forward_and_log_det(x)
+
+    def inverse(
+        self, z: Float[Array, "b h w c"]
+    ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w"]]:
+        """Returns x and the log-det of dx/dz at each position."""
+        return self.bijector().inverse_and_log_det(z)

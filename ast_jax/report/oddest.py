@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 from ast_jax.evaluation.results import Evaluation
 from ast_jax.inference.colours import ColourScale
-from ast_jax.inference.score_map import map_at
 from ast_jax.report import pictures
 
 
@@ -42,7 +41,7 @@ def odd_parts(evaluation: Evaluation, scale: ColourScale | None) -> list[OddPart
     for index, part_id in enumerate(parts.ids):
         part = parts[index]
         size = pictures.thumbnail_size(part.size)
-        position = scale.position(map_at(scores.maps[index], size))
+        position = scale.position(scores.map_at(index, size))
         views = pictures.pictures(part, {"student": position})
         views.pop("truth", None)  # a good part's is empty
         uris = pictures.data_uris(part, views)

@@ -15,7 +15,6 @@ from ast_jax.files import UniqueNames, plain, whole, write_text
 from ast_jax.inference.calibration import Calibration
 from ast_jax.inference.colours import ColourScale
 from ast_jax.inference.proportion import Proportion, share_of_alarms
-from ast_jax.inference.score_map import map_at
 from ast_jax.report import gallery, history, pictures, plots
 from ast_jax.report.input_facts import input_facts
 from ast_jax.report.oddest import OddPart, odd_parts
@@ -269,7 +268,7 @@ def _positions(
 ) -> dict[str, Float[np.ndarray, "h w"]]:
     """A test image's maps on their colour scales; "combined" is their mean."""
     positions = {
-        name: scale.position(map_at(category.scores[name].maps[index], size))
+        name: scale.position(category.scores[name].map_at(index, size))
         for name, scale in scales.items()
     }
     return {**positions, "combined": np.mean(list(positions.values()), axis=0)}

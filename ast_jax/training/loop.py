@@ -60,6 +60,10 @@ class Stage:
     tensorboard: bool = False
     profile: Path | None = None
 
+    def steps(self, n: int) -> int:
+        """How many steps n images take in all."""
+        return self.epochs * (n // self.batch_size)
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -80,7 +84,7 @@ def is_finished(stage: Stage, task: Task, n: int) -> bool:
     if not directory.is_dir():
         return False
     with CheckpointStore(directory) as store:
-        return store.is_intact(stage.epochs * (n // stage.batch_size))
+        return store.is_intact(stage.steps(n))
 
 
 def train_stage(

@@ -8,20 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from absl import logging
+from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ast_jax.errors import UserError
 from ast_jax.features.category import Category
-from ast_jax.features.inputs import Inputs
-from ast_jax.models import create_student, create_teacher
-from ast_jax.parallel import DATA_AXIS, TASK_AXIS
+from ast_jax.features.inputs import Inputs, Normaliser
+from ast_jax.features.whitening import BlockWhitening
+from ast_jax.models import create_groups, create_student, create_teacher
+from ast_jax.parallel import DATA_AXIS, TASK_AXIS, is_main
 from ast_jax.run import Run, seed_and_fold
 from ast_jax.training.feed import Examples
 from ast_jax.training.folds import left_out
 from ast_jax.training.loop import Stage, Task, is_finished, train_stage
 from ast_jax.training.overview import parameter_table
-from ast_jax.training.state import create_states, state_template
+from ast_jax.training.state import TrainState, create_states, state_template
 from ast_jax.training.steps import Loss, student_loss, teacher_loss
 from ast_jax.training.targets import teacher_targets
 
@@ -58,8 +60,8 @@ def begin_pair(run: Run, category: Category, member: str, share: int) -> Untrain
     config, parts, inputs = run.config, category.parts, category.inputs("train")
     seed, fold = seed_and_fold(member)
     rows, held_out = left_out(category, fold)
-    standardise = category.backbone is not None and category.backbone.standardise
-    normaliser = inputs.select(rows).fit_normaliser() if standardise else None
+    normaliser = _normaliser(category, inputs.select(rows))
+    plain = isinstance(normaliser, Normaliser)
     ids = parts["train"].ids
     record = {
         "side": inputs.side,
@@ -73,12 +75,18 @@ def begin_pair(run: Run, category: Category, member: str, share: int) -> Untrain
         "content": parts["train"].content | parts["validation"].content,
         "train": [ids[row] for row in rows],
         "held_out": [ids[row] for row in held_out],
-        "normaliser": normaliser and [array.tolist() for array in normaliser],
+        "normaliser": [array.tolist() for array in normaliser] if plain else None,
     }
+    if len(create_groups(config, inputs.channels, inputs.blocks)) > 1:
+        record["blocks"] = inputs.blocks
+    if category.exaggeration is not None:
+        record["exaggeration"] = category.exaggeration
     if run.is_begun(category.name, member):
         run.check_inputs(category.name, member, record)
     else:
         run.write_inputs(category.name, member, record)
+    if isinstance(normaliser, BlockWhitening) and is_main():
+        normaliser.save(run.whitening_file(category.name, member))
     inputs = inputs.select(rows)
     return UntrainedPair(
         f"{category.name}, seed {member.replace('/fold_', ', fold ')}",
@@ -86,6 +94,16 @@ def begin_pair(run: Run, category: Category, member: str, share: int) -> Untrain
         inputs.normalised(normaliser),
         _batch_size(config, len(inputs), category.name, share),
     )
+
+
+def _normaliser(
+    category: Category, inputs: Inputs
+) -> Normaliser | BlockWhitening | None:
+    """What the configuration or the backbone asks for, fitted on inputs."""
+    if category.config.features.whiten:
+        return inputs.fit_whitening()
+    standardise = category.backbone is not None and category.backbone.standardise
+    return inputs.fit_normaliser() if standardise else None
 
 
 def _batch_size(config: ConfigDict, n: int, name: str, share: int) -> int:
@@ -165,7 +183,8 @@ def _log_parameters(config: ConfigDict, inputs: Inputs) -> None:
     """An overview of both networks."""
     size = {"side": inputs.side, "channels": inputs.channels}
     for name, create in (("teacher", create_teacher), ("student", create_student)):
-        state = state_template(create(config, **size), config, **size)
+        module = create(config, **size, blocks=inputs.blocks)
+        state = state_template(module, config, **size)
         logging.info("%s:\n%s", name, parameter_table(state.variables))
 
 
@@ -200,10 +219,16 @@ def _train_side_by_side(
     inputs = [pair.inputs for pair in pairs]
     tasks = [pair.task for pair in pairs]
     size = {"side": inputs[0].side, "channels": inputs[0].channels}
-    seeds = [task.seed for task in tasks] + [0] * (slots - len(tasks))
+    blocks, idle = inputs[0].blocks, slots - len(tasks)
+    seeds = [task.seed for task in tasks] + [0] * idle
 
-    module = create_teacher(config, **size)
-    states = create_states(module, config, **size, seeds=seeds, network=0, mesh=mesh)
+    def create_stage(stage: Stage, network: int, module: nn.Module) -> TrainState:
+        steps = [stage.steps(len(each)) for each in inputs] + [1] * idle
+        several = {"seeds": seeds, "steps": steps, "network": network, "mesh": mesh}
+        return create_states(module, config, **size, **several)
+
+    module = create_teacher(config, **size, blocks=blocks)
+    states = create_stage(stages[0], 0, module)
     examples = [Examples(each) for each in inputs]
     teachers = train_stage(stages[0], tasks, states, examples, mesh)
 
@@ -211,6 +236,6 @@ def _train_side_by_side(
     batch_size = stages[0].batch_size
     targets = teacher_targets(teachers, inputs, directories, batch_size, mesh)
     examples = [Examples(*both) for both in zip(inputs, targets, strict=True)]
-    module = create_student(config, **size, axis_name=DATA_AXIS)
-    states = create_states(module, config, **size, seeds=seeds, network=1, mesh=mesh)
+    module = create_student(config, **size, blocks=blocks, axis_name=DATA_AXIS)
+    states = create_stage(stages[1], 1, module)
     train_stage(stages[1], tasks, states, examples, mesh)

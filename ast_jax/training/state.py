@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,13 @@ from flax import linen as nn
 from flax import struct
 from flax.training import train_state
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
 from ast_jax.parallel import replicated, split_tasks
+
+# Shares of the training and of the highest rate, PyTorch's and optax's defaults.
+_CYCLE_PEAK, _CYCLE_START, _CYCLE_END = 0.3, 1 / 25, 1 / 25e4
 
 
 class TrainState(train_state.TrainState):
@@ -41,6 +44,62 @@ def adam(learning_rate: float, weight_decay: float) -> optax.GradientTransformat
     )
 
 
+def create_optimiser(options: ConfigDict) -> optax.GradientTransformation:
+    """Adam as the configuration's `train` section has it; equal ones are one object."""
+    decay, rate = options.weight_decay, options.learning_rate
+    if options.schedule == "constant" and not options.clip:
+        return adam(rate, decay)
+    return _scheduled(rate, decay, options.schedule == "one_cycle", options.clip)
+
+
+@functools.cache
+def _scheduled(
+    learning_rate: float, weight_decay: float, cycle: bool, clip: float
+) -> optax.GradientTransformation:
+    """The gradient's norm is bounded first; the rate of the cycle comes last."""
+    steps = [optax.clip_by_global_norm(clip)] if clip else []
+    steps.append(adam(learning_rate, weight_decay))
+    return optax.chain(*steps, *([one_cycle()] if cycle else []))
+
+
+class CycleState(NamedTuple):
+    """How far a training is, and how many steps it has in all."""
+
+    count: Int[Array, ""]
+    total: Int[Array, ""]
+
+
+def one_cycle() -> optax.GradientTransformation:
+    """Scales updates by a rate that rises to 1 and falls to nearly 0.
+
+    Smith, "Super-convergence" (2018), with cosines for ramps. The number of steps is
+    part of the state, not of the program: trainings side by side have their own.
+    """
+
+    def init(params: Any) -> CycleState:
+        del params
+        return CycleState(jnp.zeros((), jnp.int32), jnp.ones((), jnp.int32))
+
+    def update(updates: Any, state: CycleState, params: Any = None):
+        del params
+        rate = cycle_rate(state.count / state.total)
+        scaled = jax.tree.map(lambda update: rate * update, updates)
+        return scaled, state._replace(count=state.count + 1)
+
+    return optax.GradientTransformation(init, update)
+
+
+def cycle_rate(progress: Float[Array, ""]) -> Float[Array, ""]:
+    """The share of the highest rate at a share of the training, in 0 … 1."""
+
+    def ramp(low: float, high: float, at: jax.Array) -> jax.Array:
+        return low + (high - low) * (1 - jnp.cos(jnp.pi * at)) / 2
+
+    up = ramp(_CYCLE_START, 1.0, progress / _CYCLE_PEAK)
+    down = ramp(1.0, _CYCLE_END, (progress - _CYCLE_PEAK) / (1 - _CYCLE_PEAK))
+    return jnp.where(progress < _CYCLE_PEAK, up, down)
+
+
 @functools.cache
 def _apply(module: nn.Module) -> Callable:
     """One function for equal modules, so that their programs are one."""
@@ -54,17 +113,25 @@ def create_state(
     side: int,
     channels: int,
     key: jax.Array,
+    steps: int | Int[Array, ""] = 1,
 ) -> TrainState:
-    """Returns fresh parameters for maps of `side` × `side` × `channels`; traceable."""
+    """Returns fresh parameters for maps of `side` × `side` × `channels`; traceable.
+
+    `steps` is the length of the training, where its schedule needs to know.
+    """
     x = jnp.zeros((1, side, side, channels))
     variables = module.init(key, x)
-    optimiser = adam(config.train.learning_rate, config.train.weight_decay)
+    optimiser = create_optimiser(config.train)
     params = variables["params"]
+    opt_state = optimiser.init(params)
+    if config.train.schedule == "one_cycle":
+        total = jnp.asarray(steps, jnp.int32)
+        opt_state = optax.tree_utils.tree_set(opt_state, total=total)
     return TrainState(
         step=jnp.zeros((), jnp.int32),  # an array, so that a checkpoint has its type
         apply_fn=_apply(module),
         params=params,
-        opt_state=optimiser.init(params),
+        opt_state=opt_state,
         tx=optimiser,
         batch_stats=variables.get("batch_stats", {}),
     )
@@ -79,18 +146,22 @@ def create_states(
     seeds: Sequence[int],
     network: int,
     mesh: Mesh,
+    steps: Sequence[int] = (),
 ) -> TrainState:
     """Fresh states of several trainings, stacked along the mesh's task axis.
 
-    Each is what its seed alone gives; `network` tells teacher (0) from student (1).
+    Each is what its seed and its number of steps alone give; `network` tells teacher
+    (0) from student (1).
     """
+    size = {"side": side, "channels": channels}
 
-    def of(seed: Int[Array, ""]) -> TrainState:
+    def of(seed: Int[Array, ""], steps: Int[Array, ""]) -> TrainState:
         key = jax.random.split(jax.random.key(seed))[network]
-        return create_state(module, config, side=side, channels=channels, key=key)
+        return create_state(module, config, **size, key=key, steps=steps)
 
     create = jax.jit(jax.vmap(of), out_shardings=split_tasks(mesh))
-    return create(np.asarray(seeds, np.int32))
+    lengths = np.asarray(steps or [1] * len(seeds), np.int32)
+    return create(np.asarray(seeds, np.int32), lengths)
 
 
 def take_state(states: TrainState, index: int, mesh: Mesh) -> TrainState:

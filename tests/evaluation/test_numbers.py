@@ -139,9 +139,9 @@ def test_maps_reach_the_images_own_resolution():
 @pytest.mark.parametrize(
     ("image_score", "masked", "expected"),
     [
-        ("protocol", True, "maximum"),
+        ("protocol", True, "max"),
         ("protocol", False, "mean"),
-        ("max", False, "maximum"),
+        ("max", False, "max"),
         ("mean", True, "mean"),
     ],
 )
@@ -152,12 +152,12 @@ def test_the_protocol_decides_by_the_mask(image_score, masked, expected):
 def test_an_ensemble_is_the_mean_of_standardised_maps():
     one, two = scores_of([0, 3]), scores_of([1, 5])
     scales = {
-        0: dict.fromkeys(("student", "teacher"), Scale(1.0, 2.0, 3.0, 4.0)),
-        1: dict.fromkeys(("student", "teacher"), Scale(0.0, 1.0, 0.0, 1.0)),
+        "0": dict.fromkeys(("student", "teacher"), Scale(1.0, 2.0, 3.0, 4.0)),
+        "1": dict.fromkeys(("student", "teacher"), Scale(0.0, 1.0, 0.0, 1.0)),
     }
     by_seed = {
-        0: {"student": one, "teacher": one},
-        1: {"student": two, "teacher": two},
+        "0": {"student": one, "teacher": one},
+        "1": {"student": two, "teacher": two},
     }
     combined = Ensemble({}, "protocol", scales).combine(by_seed, masked=True)
     maps = ((one.maps - 1) / 2 + two.maps) / 2

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from sklearn.covariance import ledoit_wolf
 
-from ast_jax.features.whitening import Whitening, fit_whitening
+from ast_jax.errors import UserError
+from ast_jax.features.whitening import BlockWhitening, Whitening, fit_whitening
 
 
 def correlated_rows(n: int, c: int = 12) -> np.ndarray:
@@ -61,6 +62,19 @@ def test_maps_of_jax_and_of_numpy_are_whitened_alike():
     np.testing.assert_allclose(
         whitening.forward(jnp.asarray(maps)), whitening.forward(maps), atol=2e-3
     )
+
+
+def test_blocks_are_whitened_apart_and_come_back_from_their_file(tmp_path):
+    rows = correlated_rows(300)
+    both = BlockWhitening((fitted(rows[:, :5]), fitted(rows[:, 5:])))
+    both.save(tmp_path / "whitening.npz")
+    loaded = BlockWhitening.load(tmp_path / "whitening.npz")
+    white = loaded.forward(rows)
+    np.testing.assert_array_equal(white[:, :5], both.blocks[0].forward(rows[:, :5]))
+    np.testing.assert_array_equal(white[:, 5:], both.blocks[1].forward(rows[:, 5:]))
+    np.testing.assert_allclose(loaded.inverse(white), rows, rtol=1e-4)
+    with pytest.raises(UserError, match=r"none\.npz: missing or damaged"):
+        BlockWhitening.load(tmp_path / "none.npz")
 
 
 def test_no_rows_cannot_be_whitened():
