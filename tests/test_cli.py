@@ -53,6 +53,8 @@ def updates(monkeypatch):
 
 def test_compiled_programs_are_kept_where_nothing_else_is_chosen(updates, monkeypatch):
     monkeypatch.setenv("HOME", "/home/x")
+    for name in ("COMPILATION_CACHE_DIR", "PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        monkeypatch.delenv(f"JAX_{name}", raising=False)  # the tests' own
     cli.keep_compiled()
     assert updates["jax_compilation_cache_dir"] == "/home/x/.cache/ast_jax/compiled"
     assert updates["jax_persistent_cache_min_compile_time_secs"] < 1

@@ -163,6 +163,21 @@ def test_a_name_as_long_as_the_system_takes_it_is_scored(detector, parts, tmp_pa
     assert predict_files(detector, folder, None, tmp_path / "out").scored == 3
 
 
+def test_one_part_is_a_batch_of_one(detector, parts, tmp_path, monkeypatch):
+    sizes = []
+    predict_many = type(detector).predict_many
+
+    def counted(self, sources, *, batch_size, live):
+        sizes.append(batch_size)
+        return predict_many(self, sources, batch_size=batch_size, live=live)
+
+    monkeypatch.setattr(type(detector), "predict_many", counted)
+    image = parts / "good" / "rgb" / "0.png"
+    for path in (image, parts / "good"):
+        predict_files(detector, path, None, tmp_path)
+    assert sizes == [1, 8]
+
+
 def test_without_a_threshold_its_fields_are_null(tmp_path_factory, tmp_path):
     run = tiny_runs.screw(tmp_path_factory)
     image = layouts.save(tmp_path / "x.png", layouts.picture(1))

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ast_jax.errors import UserError
 from ast_jax.features.prefetch import WORKERS
 from ast_jax.files import whole, write_errors
-from ast_jax.inference.detector import Detector
+from ast_jax.inference.detector import BATCH_SIZE, Detector
 from ast_jax.inference.heat_map import overlay
 from ast_jax.inference.monitor_file import MonitorFile
 from ast_jax.inference.prediction import Prediction
@@ -104,25 +104,38 @@ def _predict(
 ) -> Summary:
     summary, path = Summary(), output / "predictions.jsonl"
     total = len(sources) if isinstance(sources, Sized) else None
+    # One part is answered sooner by a batch of one, compiled when it comes.
+    size = 1 if total == 1 else BATCH_SIZE
     with locked(output, _OCCUPIED), write_errors(path), _opened(path) as file:
         start = time.perf_counter()
-        detector.warm_up(live=live)
+        if size > 1:
+            detector.warm_up(size, live=live)
         compiled = time.perf_counter()
         with (
             tqdm(total=total, unit=" images", disable=None) as progress,
             contextlib.closing(
-                _rows(detector, sources, output, [file, *streams], live, monitor)
+                _rows(
+                    detector,
+                    sources,
+                    output,
+                    [file, *streams],
+                    size,
+                    live,
+                    monitor,
+                )
             ) as rows,
         ):
             for row in rows:
                 summary.count(row)
                 progress.update()
         seconds = time.perf_counter() - compiled
+    speed = f"{seconds:.1f} s with compilation"
+    if size > 1:
+        each = (summary.scored + summary.failed) / seconds
+        speed = f"{each:.2f} images/s after {compiled - start:.1f} s of compilation"
     logging.info(
-        "%s: %d scored, %d of them anomalous, %d failed; %.2f images/s after %.1f s of "
-        "compilation.",
-        *(path, summary.scored, summary.anomalous, summary.failed),
-        *((summary.scored + summary.failed) / seconds, compiled - start),
+        "%s: %d scored, %d of them anomalous, %d failed; %s.",
+        *(path, summary.scored, summary.anomalous, summary.failed, speed),
     )
     return summary
 
@@ -132,6 +145,7 @@ def _rows(
     sources: Iterable[Source],
     output: Path,
     streams: list[RawIOBase],
+    size: int,
     live: bool,
     monitor: MonitorFile | None,
 ) -> Iterator[Row]:
@@ -155,7 +169,7 @@ def _rows(
     # interrupt nor a wait for the next part cuts one or holds it back.
     writer = _Writer(streams)
     with ThreadPoolExecutor(WORKERS) as files, ThreadPoolExecutor(1) as rows:
-        for result in detector.predict_many(given(), live=live):
+        for result in detector.predict_many(given(), batch_size=size, live=live):
             seen = monitor.watch(result) if monitor else {}
             row = files.submit(row_of, waiting.popleft(), result, seen)
             under_way.append(rows.submit(writer.write, row))
