@@ -88,10 +88,7 @@ def calibrate_category(
             )
         return [at[part_id] for part_id in ids]
 
-    for member in names:
-        backbone = category.backbone and category.backbone.fingerprint
-        run.check_inputs(category.name, member, {"backbone": backbone})
-
+    _check_backbone(run, category)
     good = {member: train.select(rows(member, "train")) for member in names}
     ensemble = Ensemble.load(run, category.name).with_units(good, batch_size)
     for member in names:
@@ -172,12 +169,20 @@ def _as_calibrated(run: Run, category: Category, other: str) -> CalibratedCatego
         "run's threshold stays. --recalibrate takes a new one from these images.",
         *(name, other, root),
     )
+    _check_backbone(run, category)
     calibration, scales = read_calibration(run, name)
     ensemble = Ensemble.load(run, name)
     ensemble = dataclasses.replace(ensemble, scales=scales)
     side = run.read_inputs(name, run.members(name)[0])["side"]
     nothing = LeftOut(category.parts["train"].subset([]), _no_scores(side))
     return CalibratedCategory(ensemble, calibration, nothing)
+
+
+def _check_backbone(run: Run, category: Category) -> None:
+    """Raises a UserError where it is not the one that the pairs were trained with."""
+    backbone = category.backbone and category.backbone.fingerprint
+    for member in run.members(category.name):
+        run.check_inputs(category.name, member, {"backbone": backbone})
 
 
 def score_test_images(ensemble: Ensemble, category: Category) -> CategoryScores:
