@@ -36,7 +36,7 @@ def run(tmp_path):
     run = Run.create(tmp_path, default())
     category = opened()
     content = category.parts["train"].content | category.parts["validation"].content
-    record = {"train": [*TRAIN], "held_out": [], "content": content}
+    record = {"side": 8, "train": [*TRAIN], "held_out": [], "content": content}
     run.write_inputs("bagel", 0, record)
     return run
 
