@@ -122,8 +122,8 @@ def tiles(pair: Pair, shape: tuple[int, int, int, int]) -> tuple[int | None, ...
     """Equal for shapes for which `prepared` makes the same."""
     if jax.default_backend() != "cpu":
         return ()
-    kernels = (leaf for leaf in jax.tree.leaves(pair.variables) if leaf.ndim == 4)
-    sizes = sorted({kernel.shape[0] for kernel in kernels})
+    shapes = map(np.shape, jax.tree.leaves(pair.variables))
+    sizes = sorted({kernel[0] for kernel in shapes if len(kernel) == 4})
     return tuple(convolution.best_tile(shape, k, pair.teacher.dtype) for k in sizes)
 
 

@@ -166,6 +166,11 @@ class ParallelTeacher(nn.Module):
         """c of the feature map."""
         return sum(group.size for group in self.groups)
 
+    @property
+    def dtype(self) -> DTypeLike:
+        """Of the convolutions' factors, the same in all."""
+        return self.teachers[0].dtype
+
     def bijector(self) -> distrax.Bijector:
         """The flow from features x to z, over the channels of every position."""
         order = np.concatenate(
