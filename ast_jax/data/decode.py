@@ -15,7 +15,7 @@ from PIL import Image
 
 from ast_jax.data import depth_check
 from ast_jax.data.depth_options import DepthOptions
-from ast_jax.data.raster import Raster, opened, read_labels, read_raster
+from ast_jax.data.raster import Raster, open_picture, read_labels, read_raster
 from ast_jax.errors import UserError
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
@@ -269,7 +269,7 @@ def _read_array(content: bytes, name: str) -> np.ndarray:
         if content.startswith((b"II", b"MM")):
             return _load_tiff(content, name)
         if content.startswith(b"\x89PNG"):
-            with opened(content, name) as image:
+            with open_picture(content, name) as image:
                 return np.asarray(image)
     except UserError:
         raise
@@ -285,7 +285,7 @@ def _load_tiff(content: bytes, name: str) -> np.ndarray:
     except (ValueError, KeyError) as error:
         if "imagecodecs" not in str(error):
             raise
-    with opened(content, name) as image:  # Pillow has some codecs of its own
+    with open_picture(content, name) as image:  # Pillow has some codecs of its own
         return np.asarray(image)
 
 

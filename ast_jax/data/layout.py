@@ -15,7 +15,7 @@ Files = dict[str, tuple[Path, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class FilesByStem:
     """The files of one kind: those that belong to a stem, by stem.
 
     Attributes:
@@ -32,7 +32,7 @@ class Found:
     @classmethod
     def in_folder(
         cls, folder: Path, suffixes: Collection[str], ending: str = ""
-    ) -> "Found":
+    ) -> "FilesByStem":
         """Find one file a stem, in subfolders too.
 
         Args:
@@ -50,7 +50,7 @@ class Found:
         suffixes: Collection[str],
         ending: str = "",
         without: Collection[str] = (),
-    ) -> "Found":
+    ) -> "FilesByStem":
         """As `in_folder`, of some paths below `folder`; stems leave out `without`."""
         found: dict[str, Path] = {}
         problems = []
@@ -104,10 +104,10 @@ def _shared(path: Path, other: Path, stem: str) -> str:
 def join_by_stem(
     split: str,
     defect: str,
-    images: Found | None,
+    images: FilesByStem | None,
     *,
-    clouds: Found | None = None,
-    masks: Found | None = None,
+    clouds: FilesByStem | None = None,
+    masks: FilesByStem | None = None,
 ) -> Listing:
     """Join the images of one split and defect type with their clouds and masks.
 
@@ -136,7 +136,7 @@ def join_by_stem(
         stems = [s for s in stems if s in images.files or s not in owners]
     of_stem = {id(found): found.of(stems) for found in kinds}
 
-    def match(kind: str, found: Found, stem: str) -> tuple[Path, ...]:
+    def match(kind: str, found: FilesByStem, stem: str) -> tuple[Path, ...]:
         if stem not in of_stem[id(found)]:
             problems.append(f"{found.folder}: no {kind} of {split}/{defect}/{stem}")
         return of_stem[id(found)].get(stem, ())

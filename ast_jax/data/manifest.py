@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ast_jax.data.layout import Files, Found, join_by_stem, near_match
+from ast_jax.data.layout import Files, FilesByStem, join_by_stem, near_match
 from ast_jax.data.listing import SPLITS, Listing
 from ast_jax.data.part import GOOD
 from ast_jax.data.walk import existing, is_file, one_form, shown, unusable
@@ -79,9 +79,9 @@ def list_manifest(path: Path, *, depth: bool) -> Listing:
         listing += join_by_stem(
             split,
             defect,
-            Found(path, group["image"]) if has_images else None,
-            clouds=Found(path, group["depth"]) if depth else None,
-            masks=Found(path, group["mask"]),
+            FilesByStem(path, group["image"]) if has_images else None,
+            clouds=FilesByStem(path, group["depth"]) if depth else None,
+            masks=FilesByStem(path, group["mask"]),
         )
     return listing
 

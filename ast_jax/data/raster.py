@@ -73,7 +73,7 @@ def read_raster(content: bytes, name: str) -> Raster:
         values, tag = _by_tifffile(content, name)
         if values is not None:
             return Raster(_UPRIGHT.get(tag, np.asarray)(values), False, tag in _UPRIGHT)
-    with opened(content, name) as image:
+    with open_picture(content, name) as image:
         lossy = _is_lossy(image, content)
         values = _both_bytes(image, content)  # before Pillow loads it, as getexif does
         orientation = image.getexif().get(_ORIENTATION, 1)
@@ -94,7 +94,7 @@ def read_labels(content: bytes, name: str) -> Shaped[np.ndarray, "h w"]:
     Raises:
         UserError: as `read_raster`.
     """
-    with opened(content, name) as image:
+    with open_picture(content, name) as image:
         if image.mode != "P":
             values = read_raster(content, name).values
             return values[..., : 3 if values.shape[2] == 4 else None].max(axis=-1)
@@ -102,7 +102,7 @@ def read_labels(content: bytes, name: str) -> Shaped[np.ndarray, "h w"]:
 
 
 @contextlib.contextmanager
-def opened(content: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
+def open_picture(content: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
     """Open an image; whatever goes wrong while it is used names the file.
 
     Raises:
@@ -113,13 +113,13 @@ def opened(content: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
         empty = "" if content else " (the file is empty)"
         raise UserError(f"{name}: not a {FORMATS} image{empty}")
     # Not by `Image.open`, which takes sound pictures of 179 megapixels for attacks.
-    with _told(name), plugin(io.BytesIO(content)) as image:
+    with _read_errors(name), plugin(io.BytesIO(content)) as image:
         _check_size(image.width, image.height, name)
         yield image
 
 
 @contextlib.contextmanager
-def _told(name: str) -> Iterator[None]:
+def _read_errors(name: str) -> Iterator[None]:
     try:
         yield
     except UserError:
@@ -193,7 +193,7 @@ def _by_tifffile(
         page = file.pages[0]
     except Exception:  # of many kinds; Pillow is asked, and tells what is wrong
         return None, 1
-    with _told(name), file:
+    with _read_errors(name), file:
         tag = page.tags.get(_ORIENTATION)
         orientation = int(tag.value) if tag else 1
         _check_size(page.imagewidth, page.imagelength, name)

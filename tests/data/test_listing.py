@@ -11,7 +11,7 @@ import pytest
 from stand_ins import config, make
 
 from ast_jax import data
-from ast_jax.data.layout import Found
+from ast_jax.data.layout import FilesByStem
 from ast_jax.errors import UserError
 
 PICTURE = layouts.picture(0)
@@ -256,6 +256,6 @@ class TestExclude:
 def test_a_file_belongs_to_one_stem_only(tmp_path):
     for name in ("a/000.png", "b/000.png", "001.png"):
         layouts.save(tmp_path / name, PICTURE)
-    found = Found.in_folder(tmp_path, (".png",))
+    found = FilesByStem.in_folder(tmp_path, (".png",))
     assert set(found.of(["000", "c/001", "d/002"])) == {"c/001"}
     assert set(found.of(["a/000", "c/000"])) == {"a/000"}

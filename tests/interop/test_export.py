@@ -16,7 +16,7 @@ from exported_detectors import parts, recorded, untrained
 from ast_jax.config import default
 from ast_jax.errors import UserError
 from ast_jax.inference import read_part
-from ast_jax.interop.compare import compare, opened
+from ast_jax.interop.compare import compare, load_function
 from ast_jax.interop.export import PLATFORMS, export
 
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "interop.md"
@@ -128,7 +128,7 @@ def test_an_ensemble_without_a_threshold(tmp_path):
     assert card["threshold"] is None and "anomalous" not in card["outputs"]
     assert card["licences"]["backbone"] is None
     pairs = parts(range(2))
-    outputs = opened(tmp_path / "two.stablehlo")(prepared(detector, pairs))
+    outputs = load_function(tmp_path / "two.stablehlo")(prepared(detector, pairs))
     expected = [prediction.score for prediction in detector.predict_many(pairs)]
     np.testing.assert_allclose(outputs["score"], expected, rtol=1e-5)
     assert {p.name for p in tmp_path.iterdir()} == {
@@ -143,7 +143,7 @@ def test_a_bfloat16_pair_goes_as_stablehlo_alone(tmp_path):
     detector = untrained(config)
     export(detector, path)
     decoded = [read_part.decode("3d", *pair) for pair in parts(range(2))]
-    comparison = compare(detector, opened(path), decoded)
+    comparison = compare(detector, load_function(path), decoded)
     assert comparison.agrees and comparison.score < 5e-3
     pytest.importorskip("onnx", reason="onnx is not installed")
     with pytest.raises(UserError, match="bfloat16 has no runtime; export StableHLO"):
@@ -155,7 +155,7 @@ def test_scattering_features_standardised(tmp_path):
     detector = untrained(small_config("rgb"))
     export(detector, tmp_path / "detector.stablehlo")
     pairs = parts(range(2))
-    outputs = opened(tmp_path / "detector.stablehlo")(prepared(detector, pairs))
+    outputs = load_function(tmp_path / "detector.stablehlo")(prepared(detector, pairs))
     expected = [prediction.score for prediction in detector.predict_many(pairs)]
     np.testing.assert_allclose(outputs["score"], expected, rtol=1e-5)
 
@@ -176,7 +176,7 @@ def test_onnxruntime_answers_as_the_detector(detector, tmp_path):
     path, pairs = tmp_path / "detector.onnx", parts(range(3))
     assert export(detector, path)["kind"] == "onnx"
     inputs = prepared(detector, pairs)
-    assert_answers_as(detector, pairs, opened(path)(inputs))
+    assert_answers_as(detector, pairs, load_function(path)(inputs))
     block = documented("onnxruntime").replace("detector.onnx", str(path))
     names = {"inputs": {name: of[:1] for name, of in inputs.items()}}
     exec(block, names)
@@ -189,7 +189,7 @@ def assert_answers_as_first(detector, pairs, outputs):
 
 
 def test_a_file_that_answers_differently_is_noticed(stablehlo, detector):
-    right, pairs = opened(stablehlo[0]), parts(range(2))
+    right, pairs = load_function(stablehlo[0]), parts(range(2))
     decoded = [read_part.decode(detector.config.mode, *pair) for pair in pairs]
     assert compare(detector, right, decoded).agrees
 
@@ -213,6 +213,6 @@ def test_what_cannot_be_written_or_read_is_one_line(detector, tmp_path):
         export(detector, tmp_path / "file" / "detector.stablehlo")
     (tmp_path / "file").write_text("no detector")
     with pytest.raises(UserError, match="no exported detector"):
-        opened(tmp_path / "file")
+        load_function(tmp_path / "file")
     with pytest.raises(UserError, match="cannot be read"):
-        opened(tmp_path / "none")
+        load_function(tmp_path / "none")

@@ -12,7 +12,7 @@ from exported_detectors import calibrated_on, untrained
 
 from ast_jax import data
 from ast_jax.config import default
-from ast_jax.interop.compare import compare, opened
+from ast_jax.interop.compare import compare, load_function
 from ast_jax.interop.export import export
 
 SHARED = Path(
@@ -33,7 +33,7 @@ def test_every_test_image_gets_the_detectors_decision(tmp_path):
     good = [(part.image, part.z) for part in parts["train"].subset(range(15))]
     detector = calibrated_on(untrained(config), good)
     export(detector, tmp_path / "detector.stablehlo")
-    function = opened(tmp_path / "detector.stablehlo")
+    function = load_function(tmp_path / "detector.stablehlo")
     comparison = compare(detector, function, parts["test"])
     print(comparison)
     assert comparison.parts == 108

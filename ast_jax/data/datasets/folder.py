@@ -19,7 +19,7 @@ from ast_jax.data.builder import PartsBuilder
 from ast_jax.data.content import Content
 from ast_jax.data.decode import DEPTH_SUFFIXES, IMAGE_SUFFIXES, decode_z, read_file
 from ast_jax.data.ignored import unread_clouds
-from ast_jax.data.layout import Found, join_by_stem
+from ast_jax.data.layout import FilesByStem, join_by_stem
 from ast_jax.data.listing import Listing, Sample
 from ast_jax.data.manifest import find_manifest, list_manifest
 from ast_jax.data.part import GOOD
@@ -146,9 +146,11 @@ class Folder(PartsBuilder):
         def inside(*kinds: str) -> list[Path]:
             return [p for p in paths if _within(p.relative_to(folder), kinds)]
 
-        def found(kind: str, paths: list[Path], suffixes: Collection[str]) -> Found:
+        def found(
+            kind: str, paths: list[Path], suffixes: Collection[str]
+        ) -> FilesByStem:
             base = folder / kind if (folder / kind).is_dir() else folder
-            files = Found.among(paths, folder, suffixes, without=(kind,))
+            files = FilesByStem.among(paths, folder, suffixes, without=(kind,))
             return dataclasses.replace(files, folder=base)
 
         divided = inside("rgb", "xyz")
@@ -158,7 +160,7 @@ class Folder(PartsBuilder):
             masks = found("gt", inside("gt"), IMAGE_SUFFIXES)
         else:
             truth = existing(self.root / "masks" / folder.name)
-            masks = Found.in_folder(truth, IMAGE_SUFFIXES, ending="_mask")
+            masks = FilesByStem.in_folder(truth, IMAGE_SUFFIXES, ending="_mask")
         return join_by_stem(
             split,
             defect,

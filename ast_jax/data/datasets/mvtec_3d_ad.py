@@ -2,7 +2,7 @@
 
 from ast_jax.data.builder import PartsBuilder
 from ast_jax.data.decode import DEPTH_SUFFIXES, IMAGE_SUFFIXES
-from ast_jax.data.layout import Found, good_only, join_by_stem
+from ast_jax.data.layout import FilesByStem, good_only, join_by_stem
 from ast_jax.data.listing import SPLITS, Listing
 from ast_jax.data.walk import subfolders
 
@@ -39,12 +39,12 @@ class MVTec3DAD(PartsBuilder):
         for split in SPLITS:
             folders = subfolders(self.root / self.category / split)
             for folder in folders if split == "test" else good_only(folders):
-                clouds = Found.in_folder(folder / "xyz", DEPTH_SUFFIXES)
+                clouds = FilesByStem.in_folder(folder / "xyz", DEPTH_SUFFIXES)
                 listing += join_by_stem(
                     split,
                     folder.name,
-                    Found.in_folder(folder / "rgb", IMAGE_SUFFIXES),
+                    FilesByStem.in_folder(folder / "rgb", IMAGE_SUFFIXES),
                     clouds=clouds if self.depth else None,
-                    masks=Found.in_folder(folder / "gt", IMAGE_SUFFIXES),
+                    masks=FilesByStem.in_folder(folder / "gt", IMAGE_SUFFIXES),
                 )
         return listing

@@ -2,7 +2,7 @@
 
 from ast_jax.data.builder import PartsBuilder
 from ast_jax.data.decode import IMAGE_SUFFIXES
-from ast_jax.data.layout import Found, good_only, join_by_stem
+from ast_jax.data.layout import FilesByStem, good_only, join_by_stem
 from ast_jax.data.listing import Listing
 from ast_jax.data.walk import existing, subfolders
 
@@ -41,7 +41,7 @@ class MVTecAD(PartsBuilder):
                 listing += join_by_stem(
                     split,
                     folder.name,
-                    Found.in_folder(folder, IMAGE_SUFFIXES),
-                    masks=Found.in_folder(truth, IMAGE_SUFFIXES, ending="_mask"),
+                    FilesByStem.in_folder(folder, IMAGE_SUFFIXES),
+                    masks=FilesByStem.in_folder(truth, IMAGE_SUFFIXES, ending="_mask"),
                 )
         return listing

@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from ast_jax.data.builder import PartsBuilder
 from ast_jax.data.content import Content
 from ast_jax.data.decode import IMAGE_SUFFIXES, decode_labels
-from ast_jax.data.layout import Found, good_only, join_by_stem
+from ast_jax.data.layout import FilesByStem, good_only, join_by_stem
 from ast_jax.data.listing import SPLITS, Listing, Sample
 from ast_jax.data.walk import one_form, subfolders
 from ast_jax.errors import UserError
@@ -67,7 +67,7 @@ class MVTecLOCO(PartsBuilder):
                 listing += join_by_stem(
                     split,
                     folder.name,
-                    Found.in_folder(folder, IMAGE_SUFFIXES),
+                    FilesByStem.in_folder(folder, IMAGE_SUFFIXES),
                     masks=_masks(truth),
                 )
         return listing
@@ -119,16 +119,16 @@ class MVTecLOCO(PartsBuilder):
             raise UserError(f"{path}: not a {CONFIG} ({error!r})") from error
 
 
-def _masks(truth: Path) -> Found:
+def _masks(truth: Path) -> FilesByStem:
     """The masks in the folder of each stem."""
     files, problems = {}, []
     for folder in subfolders(truth):
-        found = Found.in_folder(folder, IMAGE_SUFFIXES)
+        found = FilesByStem.in_folder(folder, IMAGE_SUFFIXES)
         problems += found.problems
         masks = tuple(path for paths in found.files.values() for path in paths)
         if masks:
             files[one_form(folder.name)] = masks
-    return Found(truth, files, tuple(problems))
+    return FilesByStem(truth, files, tuple(problems))
 
 
 def saturation_area(

@@ -5,7 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from ast_jax.data.builder import PartsBuilder
-from ast_jax.data.layout import Found, join_by_stem
+from ast_jax.data.layout import FilesByStem, join_by_stem
 from ast_jax.data.listing import Listing
 from ast_jax.data.part import GOOD
 from ast_jax.data.walk import subfolders
@@ -73,8 +73,10 @@ class VisA(PartsBuilder):
             listing += join_by_stem(
                 split,
                 defect,
-                Found(data / "Images", {stem: (path,) for stem, path in found.items()}),
-                masks=Found(data / "Masks", masks),
+                FilesByStem(
+                    data / "Images", {stem: (path,) for stem, path in found.items()}
+                ),
+                masks=FilesByStem(data / "Masks", masks),
             )
         return listing
 
