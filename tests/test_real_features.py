@@ -46,7 +46,7 @@ def test_nearest_patches_of_real_features_separate_good_from_defective(tmp_path)
             image_size=512,
             backbone=backbone,
             cache_dir=tmp_path / "features",
-        ).rgb
+        ).rgb[:]
         for split in ("train", "test")
     }
     memory = jnp.asarray(features["train"].reshape(-1, backbone.channels))
