@@ -63,6 +63,8 @@ class Conv(nn.Module):
         k, c = self.kernel_size, x.shape[-1] + d
         kernel = self.param("kernel", torch_kernel_init, (k, k, c, self.features))
         bias = self.param("bias", torch_bias_init(k * k * c), (self.features,))
+        if self.is_initializing():  # nobody looks at the maps, which take long to trace
+            return jnp.zeros((*x.shape[:3], self.features))
         if scale is not None:
             kernel, bias = kernel * scale, bias * scale
         if encoding is None:

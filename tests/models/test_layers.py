@@ -1,0 +1,26 @@
+"""Layers make their parameters without computing maps, and the same ones."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ast_jax.config import default
+from ast_jax.models import create_student, create_teacher, layers
+
+SIZE = {"side": 3, "channels": 10}
+
+
+@pytest.mark.parametrize("create", [create_teacher, create_student])
+def test_parameters_are_made_without_a_convolution(create, monkeypatch):
+    config = default()
+    config.teacher.hidden, config.student.width = 4, 6
+    module, x = create(config, **SIZE), jnp.zeros((1, 3, 3, 10))
+    with monkeypatch.context() as patch:
+        patch.setattr(layers.Conv, "is_initializing", lambda conv: False)
+        expected = module.init(jax.random.key(0), x)
+    expected.pop(layers.PREPARED)
+    monkeypatch.setattr(layers, "convolve", None)
+    jax.tree.map(
+        np.testing.assert_array_equal, module.init(jax.random.key(0), x), expected
+    )
