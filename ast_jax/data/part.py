@@ -142,8 +142,8 @@ class Parts(Sequence):
         """A digest of each part's image and depth, by its id."""
         digests = {}
         for entry in self._entries:
-            of = [entry.digests.get(kind) for kind in ("image", "z")]
-            digests[entry.id] = hashlib.sha256(json.dumps(of).encode()).hexdigest()[:32]
+            own = json.dumps([entry.digests.get(kind) for kind in ("image", "z")])
+            digests[entry.id] = hashlib.sha256(own.encode()).hexdigest()[:32]
         return digests
 
     def have(self, kind: str) -> bool:

@@ -326,7 +326,7 @@ class Detector:
 
     def _standardised(self, value: float) -> float:
         """A single pair's map value in the units of the ensemble's map."""
-        scales = [of["student"] for of in self.ensemble.scales.values()]
+        scales = [scale["student"] for scale in self.ensemble.scales.values()]
         values = [(value - scale.map_mean) / scale.map_std for scale in scales]
         return float(np.mean(values)) if values else value
 
@@ -439,7 +439,7 @@ class Detector:
 
     def _zeros(self, count: int) -> dict[str, np.ndarray]:
         shapes = self.input_shapes(count).items()
-        return {name: np.zeros(of.shape, of.dtype) for name, of in shapes}
+        return {name: np.zeros(array.shape, array.dtype) for name, array in shapes}
 
     def _attempt(
         self, one: Given | UserError | read_part.Source | Image.Image

@@ -171,7 +171,7 @@ class Ensemble:
     def _score(self, seed: str, inputs: Inputs, batch_size: int) -> dict[str, Scores]:
         arrays = score(self.pairs[seed], inputs, batch_size=batch_size)
         how = decision(self.image_score, masked=inputs.masked)
-        return {name: self._scores(of, how) for name, of in arrays.items()}
+        return {name: self._scores(entry, how) for name, entry in arrays.items()}
 
     def combine(self, by_seed: ScoresBySeed, *, masked: bool) -> dict[str, Scores]:
         """The ensemble's scores from every pair's own."""
@@ -180,20 +180,20 @@ class Ensemble:
         how = decision(self.image_score, masked=masked)
         arrays = {
             seed: {
-                name: {"map": jnp.asarray(of.maps), "mean": jnp.asarray(of.mean)}
-                for name, of in scores.items()
+                name: {"map": jnp.asarray(own.maps), "mean": jnp.asarray(own.mean)}
+                for name, own in scores.items()
             }
             for seed, scores in by_seed.items()
         }
         combined = {}
         for name in NETWORKS:
-            of = jax.device_get(self.combined(arrays, name))
-            combined[name] = self._scores(of, how)
-            if "max_by_fold" in of:
+            entry = jax.device_get(self.combined(arrays, name))
+            combined[name] = self._scores(entry, how)
+            if "max_by_fold" in entry:
                 combined[name] = dataclasses.replace(
                     combined[name],
-                    by_fold=of[f"{how}_by_fold"],
-                    maximum_by_fold=of["max_by_fold"],
+                    by_fold=entry[f"{how}_by_fold"],
+                    maximum_by_fold=entry["max_by_fold"],
                 )
         return combined
 
@@ -211,14 +211,14 @@ class Ensemble:
         """
         folds = _grouped(by_seed, 1)
         if len(folds) > 1:
-            return _mean_of([self.combined(of, network) for of in folds.values()])
+            return _mean_of([self.combined(fold, network) for fold in folds.values()])
         if not self.scales:
             return next(iter(by_seed.values()))[network]
         maps, means = [], []
         for seed, scores in by_seed.items():
-            scale, of = self.scales[seed][network], scores[network]
-            maps.append((of["map"] - scale.map_mean) / scale.map_std)
-            means.append((of["mean"] - scale.mean_mean) / scale.mean_std)
+            scale, own = self.scales[seed][network], scores[network]
+            maps.append((own["map"] - scale.map_mean) / scale.map_std)
+            means.append((own["mean"] - scale.mean_mean) / scale.mean_std)
         mean_map = sum(maps) / len(maps)
         finest = mean_map
         if network == "student":

@@ -182,11 +182,11 @@ def _inputs(detector: Detector) -> dict[str, Any]:
     }
     return {
         name: {
-            "shape": ["batch", *of.shape[1:]],
-            "dtype": str(of.dtype),
+            "shape": ["batch", *array.shape[1:]],
+            "dtype": str(array.dtype),
             "meaning": meanings[name],
         }
-        for name, of in detector.input_shapes(1).items()
+        for name, array in detector.input_shapes(1).items()
     }
 
 
