@@ -142,7 +142,9 @@ class BlockWhitening(NamedTuple):
           UserError: the file is missing or damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            # Of bytes: of a damaged file NumPy would leave the handle open.
+            content = io.BytesIO(path.read_bytes())
+            with np.load(content, allow_pickle=False) as arrays:
                 count = len(arrays.files) // len(Whitening._fields)
                 return cls(
                     tuple(

@@ -1,0 +1,116 @@
+"""AST+ goes the whole way that AST goes: trained, calibrated, loaded, exported."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny_runs
+
+from ast_jax import Detector, scoring
+from ast_jax.errors import UserError
+from ast_jax.features.whitening import BlockWhitening
+from ast_jax.inference import read_part
+from ast_jax.inference.ensemble import fit_units
+from ast_jax.inference.pair import load_pair
+from ast_jax.interop.export import export
+from ast_jax.models.teacher import ParallelTeacher
+from ast_jax.pipeline import evaluate_category, open_categories
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, quick_compilation):
+    return tiny_runs.plus(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def detector(run):
+    return Detector.load(run.directory)
+
+
+@pytest.fixture(scope="module")
+def category(run):
+    (category,) = open_categories(run.config)
+    return category
+
+
+def parts(run, count):
+    """Image and cloud of the first test parts."""
+    images = sorted(Path(run.config.dataset.root).glob("bagel/test/*/rgb/*.png"))
+    xyz = (path.parents[1] / "xyz" / f"{path.stem}.tiff" for path in images[:count])
+    return [(None, path) for path in xyz]
+
+
+def test_a_run_records_what_the_detector_needs(run, category):
+    record = run.read_inputs("bagel", 0)
+    assert record["exaggeration"] == category.exaggeration > 0
+    assert [modality for modality, _ in record["blocks"]] == ["depth"] * 2
+    assert record["normaliser"] is None
+    pair = load_pair(run, "bagel", 0)
+    assert isinstance(pair.teacher, ParallelTeacher)
+    assert len(pair.groups) == 2
+    assert pair.teacher.channels == record["channels"]
+
+
+def test_training_sees_whitened_features(run, category):
+    record = run.read_inputs("bagel", 0)
+    rows = [category.parts["train"].ids.index(name) for name in record["train"]]
+    whitening = BlockWhitening.load(run.whitening_file("bagel", 0))
+    inputs = category.inputs("train").select(rows).normalised(whitening)
+    batch = inputs.take(np.arange(len(rows)))
+    x = batch["x"][batch["foreground"] > 0]
+    np.testing.assert_allclose(x.mean(0), 0, atol=1e-2)
+    assert x.var(0).max() == pytest.approx(1, abs=0.2)
+
+
+def test_units_are_the_groups_quantiles_on_what_the_pair_learnt(run, category):
+    record = run.read_inputs("bagel", 0)
+    rows = [category.parts["train"].ids.index(name) for name in record["train"]]
+    pair = load_pair(run, "bagel", 0)
+    units = fit_units(pair, category.inputs("train").select(rows), 4)
+    written = json.loads(run.units_file("bagel", 0).read_text())
+    np.testing.assert_allclose(written["low"], units.low, rtol=1e-5)
+    np.testing.assert_allclose(written["high"], units.high, rtol=1e-5)
+    assert (units.high > units.low).all()
+
+
+def test_the_detector_scores_as_evaluation_does(run, detector, category):
+    evaluated = evaluate_category(run, category)
+    scores = evaluated.scores["student"]
+    predictions = list(detector.predict_many(parts(run, len(scores.image))))
+    by_id = {p.part.id: p for p in predictions}
+    for index, (_, path) in enumerate(parts(run, len(scores.image))):
+        prediction = by_id[str(path)]
+        np.testing.assert_allclose(prediction.score, scores.image[index], rtol=1e-3)
+        fine = scores.map_at(index)
+        np.testing.assert_allclose(prediction.fine, fine, atol=2e-3)
+        np.testing.assert_allclose(
+            scoring.top(jax.numpy.asarray(fine)[None]), scores.image[index], rtol=1e-3
+        )
+
+
+def test_an_exported_file_answers_as_the_detector(run, detector, tmp_path):
+    given = parts(run, 3)
+    each = [detector.prepare(read_part.decode("3d", *one)) for one in given]
+    inputs = {name: np.stack([one[name] for one in each]) for name in each[0]}
+    assert inputs.keys() == {"normals", "foreground"}
+    card = export(detector, tmp_path / "plus.stablehlo")
+    assert "normals_picture" in card["inputs"]["normals"]["meaning"]
+    exported = jax.export.deserialize(
+        bytearray((tmp_path / "plus.stablehlo").read_bytes())
+    )
+    outputs = jax.device_get(exported.call(inputs))
+    expected = [prediction.score for prediction in detector.predict_many(given)]
+    np.testing.assert_allclose(outputs["score"], expected, rtol=1e-4)
+
+
+def test_damaged_units_and_whitenings_are_named(run):
+    for path in (run.units_file("bagel", 0), run.whitening_file("bagel", 0)):
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        with pytest.raises(UserError, match=path.name):
+            load_pair(run, "bagel", 0)
+        path.write_bytes(content)
