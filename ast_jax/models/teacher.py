@@ -162,11 +162,6 @@ class ParallelTeacher(nn.Module):
         return self.teachers[0].width
 
     @property
-    def dtype(self) -> DTypeLike:
-        """Of the conditioners' convolutions' factors."""
-        return self.teachers[0].dtype
-
-    @property
     def channels(self) -> int:
         """c of the feature map."""
         return sum(group.size for group in self.groups)
