@@ -24,14 +24,15 @@ from absl import logging
 from google.protobuf.json_format import ParseError
 from tqdm import tqdm
 
+from ast_jax.data import encoded
 from ast_jax.data.content import Content, Reading, check
 from ast_jax.data.decode import DEFAULT_DEPTH, estimate_bit_depth
 from ast_jax.data.depth_options import DepthOptions
-from ast_jax.data.exclude import chosen
-from ast_jax.data.ignored import ignored, unread_clouds, unused_files
+from ast_jax.data.ignored import unused_files
 from ast_jax.data.layout import near_match
 from ast_jax.data.listing import SPLITS, Listing, Sample, problems_error
 from ast_jax.data.part import Entry, Part, Parts
+from ast_jax.data.selection import Selection, left_out, require_training
 from ast_jax.data.tfds_records import Records
 from ast_jax.data.walk import files_below, subfolders
 from ast_jax.errors import UserError
@@ -106,9 +107,11 @@ class PartsBuilder(Records, skip_registration=True):
                 f"{root}: no category {category!r}; {near_match(category, known)}"
             )
         self.listing = self.list_samples()
-        self._unused = self._find_unused()
-        self._refuse_nothing()
-        self._exclude(exclude, excluded)
+        unused = self._find_unused()
+        where = (self.root, category)
+        listing = require_training(self.listing, unused, *where, self.TREE)
+        self.listing, ids = left_out(listing, exclude, excluded, *where)
+        self.selection = Selection(self.listing, ids, tuple(unused), self.root)
         name = f"{re.sub(r'[^a-zA-Z0-9_.-]+', '_', category)}-{self._source_hash()}"
         data_dir = os.fspath(expanded(data_dir))
         try:
@@ -199,42 +202,15 @@ class PartsBuilder(Records, skip_registration=True):
 
     def store(self, sample: Sample, content: Content) -> dict[str, Any]:
         """The record of a sample, as `features` describes it."""
-        record = {
-            "id": sample.id,
-            "defect": sample.defect,
-            "image": content.image or b"",
-            "masks": list(content.masks or ()),
-            "saturations": list(content.saturations),
-            "has_masks": content.masks is not None,
-        }
-        if self.depth:  # without z there is a problem, and the record goes nowhere
-            empty = np.zeros((0, 0), np.float32)
-            record["z"] = empty if content.z is None else content.z
-        return record
+        return encoded.record(sample, content, depth=self.depth)
 
     def restore(self, record: dict[str, Any]) -> Content:
         """The inverse of `store`."""
-        masks = tuple(bytes(mask) for mask in record["masks"])
-        return Content(
-            image=bytes(record["image"]) or None,
-            z=record.get("z"),
-            masks=masks if record["has_masks"] else None,
-            saturations=tuple(float(area) for area in record["saturations"]),
-        )
+        return encoded.content(record)
 
     def features(self) -> dict[str, Any]:
         """The tfds features of a record."""
-        features = tfds.features
-        # Raw: array_record compresses as well as zlib would, in an eighth of the time.
-        depth = features.Tensor(shape=(None, None), dtype=np.float32, encoding="bytes")
-        return {
-            "id": features.Text(),
-            "defect": features.Text(),
-            "image": features.Image(),
-            "masks": features.Sequence(features.Tensor(shape=(), dtype=np.object_)),
-            "saturations": features.Sequence(np.float32),
-            "has_masks": np.bool_,
-        } | ({"z": depth} if self.depth else {})
+        return encoded.features(depth=self.depth)
 
     def prepare(self) -> None:
         """Check and write the data, unless this has been done.
@@ -296,7 +272,7 @@ class PartsBuilder(Records, skip_registration=True):
         except (ValueError, KeyError) as error:
             raise _damaged(self.data_dir) from error
         entries = [Entry(*row) for row in rows]
-        notes = tuple(self._notes(split))
+        notes = tuple(self.selection.notes(split, self.split_of))
         if not entries:
             return Parts((), ().__getitem__, notes=notes)
         source = self.read(split)
@@ -310,19 +286,8 @@ class PartsBuilder(Records, skip_registration=True):
             bit_depth=self.bit_depth,
             sizes=metadata.get("sizes", ()) if split == "train" else (),
             notes=notes,
-            excluded=self.excluded if split == "train" else (),
+            excluded=self.selection.excluded if split == "train" else (),
         )
-
-    def _notes(self, split: str) -> Iterator[str]:
-        """What else there is to say about a split: what has been left out of it."""
-        if split == "train" and self.excluded:
-            yield f"{len(self.excluded)} left out by dataset.exclude"
-        by_split = [path for path in self._unused if self.split_of(path) == split]
-        if left := ignored(by_split, self.root):
-            yield f"ignored: {left}"
-        elsewhere = [path for path in self._unused if not self.split_of(path)]
-        if split == "train" and (left := ignored(elsewhere, self.root)):
-            yield f"ignored outside of the splits: {left}"
 
     def _find_unused(self) -> list[Path]:
         used = {path for sample in self.listing.samples for path in sample.paths}
@@ -331,44 +296,6 @@ class PartsBuilder(Records, skip_registration=True):
         if not self.depth:  # the clouds are not missed
             unused = [path for path in unused if "xyz" not in path.parts]
         return unused
-
-    def _refuse_nothing(self) -> None:
-        """Refuses a category without training pictures, or without its clouds.
-
-        Raises:
-            UserError: it says what there is instead.
-        """
-        problems = self.listing.problems
-        clouds = unread_clouds(self._unused) if self.depth else ""
-        if clouds and any("no point cloud" in problem for problem in problems):
-            problems = (clouds, *problems)
-            self.listing = dataclasses.replace(self.listing, problems=problems)
-        if any(sample.split == "train" for sample in self.listing.samples):
-            return
-        if problems:
-            raise problems_error(problems)
-        left = ignored(self._unused, self.root)
-        raise UserError(
-            f"{self.root}: no good training image of {self.category!r}; "
-            f"expected {self.TREE}" + (f"; ignored: {left}" if left else "")
-        )
-
-    def _exclude(self, names: Sequence[str], ids: Sequence[str] | None) -> None:
-        """Leaves named training pictures out of the listing.
-
-        Raises:
-            UserError: a name is no training picture's, or that of several.
-        """
-        samples = self.listing.samples
-        train = [sample for sample in samples if sample.split == "train"]
-        if ids is None:
-            self.excluded = chosen(names, train, self.root, self.category)
-        else:
-            self.excluded = tuple(s.id for s in train if s.id in ids)
-        kept = tuple(s for s in samples if s.id not in self.excluded)
-        if train and len(self.excluded) == len(train):
-            raise UserError("dataset.exclude leaves no training picture")
-        self.listing = dataclasses.replace(self.listing, samples=kept)
 
     def _read(self, source: Sequence[Any], index: int, entry: Entry) -> Part:
         try:

@@ -117,9 +117,9 @@ def test_a_split_without_parts_says_what_it_ignores(tmp_path):
 @pytest.mark.parametrize("name", ["mvtec_3d_ad", "mvtec_ad", "visa", "mvtec_loco"])
 def test_of_a_benchmark_as_published_nothing_is_ignored(name, tmp_path):
     dataset, category = make(name, tmp_path)
-    assert not builder_of(dataset, category)._unused
+    assert not builder_of(dataset, category).selection.unused
     (Path(dataset.root) / category / "extra.bin").write_text("x")
-    assert builder_of(dataset, category)._unused
+    assert builder_of(dataset, category).selection.unused
 
 
 def test_files_that_cannot_be_used_are_named_all_at_once(tmp_path):

@@ -105,7 +105,7 @@ def test_only_the_folders_that_a_manifest_names_are_looked_into(tmp_path):
     builder = data.builder_class("folder")(
         category="home", data_dir=tmp_path / "prepared", root=root
     )
-    assert builder._unused == [root / "a" / "notes.txt"]
+    assert builder.selection.unused == (root / "a" / "notes.txt",)
 
 
 VALUES = st.one_of(
