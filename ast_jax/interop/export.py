@@ -3,9 +3,8 @@
 ast-export --workdir=DIR --category=NAME --output=FILE
 
 The file is StableHLO as `jax.export` writes it, for CPU, CUDA and TPU and any batch; to
-run it takes jax and flatbuffers alone. A FILE.onnx is ONNX instead, and to write it
-takes the extra `onnx`. FILE.json is the card: what goes in, what comes out, and what it
-means. docs/interop.md shows both in use.
+run it takes jax and flatbuffers alone. A FILE.onnx is ONNX instead. FILE.json is the
+card: inputs, outputs and what they mean. docs/interop.md shows both in use.
 """
 
 if __name__ == "__main__":  # before the imports, during which Ctrl-C has to work too
@@ -129,7 +128,7 @@ def _onnx(
         from ast_jax.interop import onnx_graph
     except ImportError as error:
         raise UserError(
-            f"--output: .onnx needs {error.name} (pip install 'ast-jax[onnx]')."
+            f"{error.name} is not installed, and writes .onnx: pip install onnx"
         ) from error
     return onnx_graph.convert(function, shapes, "detector").SerializeToString()
 
