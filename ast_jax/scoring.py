@@ -187,7 +187,8 @@ def group_scores(
     """
     bounds = np.cumsum(sizes)[:-1].tolist()
     pairs = zip(jnp.split(z, bounds, -1), jnp.split(z_student, bounds, -1), strict=True)
-    losses = jnp.stack([distance(*both, foreground) for both in pairs], -1)
+    losses = [distance(*both, foreground)[..., None] for both in pairs]
+    losses = jnp.concatenate(losses, axis=-1)  # ONNX knows no stack
     maps = foreground[..., None] * losses
     score_map, mean = units.fuse(maps), units.fuse(losses).mean((1, 2))
     scores = reading.read(upsample(score_map, reading.smoothing))
