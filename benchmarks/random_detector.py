@@ -41,7 +41,7 @@ def create(folder: Path, *, quick: bool) -> Detector:
         for n, name in enumerate(("teacher", "student"))
     }
     pair = Pair(*networks, variables, None)
-    ensemble = Ensemble({0: pair}, config.evaluation.image_score)
+    ensemble = Ensemble({"0": pair}, config.evaluation.image_score)
     return Detector("random", config, shape["side"], backbone, ensemble, None)
 
 

@@ -39,7 +39,7 @@ def recorded(folder: Path) -> Detector:
     pair = Pair(
         create_teacher(config, **size), create_student(config, **size), variables
     )
-    ensemble = Ensemble({0: pair}, config.evaluation.image_score)
+    ensemble = Ensemble({"0": pair}, config.evaluation.image_score)
     backbone = backbones.create(config.backbone, image_size=SIZE)
     detector = Detector("bagel", config, 8, backbone, ensemble, None)
     scores = np.sort([p.score for p in detector.predict_many(parts(range(3)))])
