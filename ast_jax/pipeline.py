@@ -212,7 +212,7 @@ def evaluate_category(
         for split, parts in category.parts.items()
         if len(parts) or parts.notes
     }
-    if left_out.parts:
+    if left_out.parts and calibration is not None:
         oddest = oddest_of(left_out, calibration)
     else:
         oddest = oddest_good_parts(run, category, ensemble)

@@ -109,21 +109,25 @@ def calibrate_category(
             for fold, mine in each.items()
         )
     else:
-        parts, inputs = category.parts["validation"], category.inputs("validation")
-        if not len(parts):
+        parts = category.parts["validation"]
+        if len(parts):
+            inputs = category.inputs("validation")
+        else:
             held_out = rows(names[0], "held_out")
             parts = category.parts["train"].subset(held_out)
             inputs = train.select(held_out)
         scores = _no_scores(train.side)
         if len(inputs):
             scores = ensemble.score(inputs, batch_size)["student"]
-    calibration = calibrate(scores.image, scores.maximum, alpha, folds)
+    left_out = LeftOut(parts, scores)
     if keep and is_calibrated(run, category.name):
         calibration, scales = read_calibration(run, category.name)
-        ensemble = dataclasses.replace(ensemble, scales=scales)
-    else:
-        write_calibration(run, category.name, calibration, ensemble.scales)
-    return CalibratedCategory(ensemble, calibration, LeftOut(parts, scores))
+        if calibration is not None:  # else these may be the first images to set one
+            ensemble = dataclasses.replace(ensemble, scales=scales)
+            return CalibratedCategory(ensemble, calibration, left_out)
+    calibration = calibrate(scores.image, scores.maximum, alpha, folds)
+    write_calibration(run, category.name, calibration, ensemble.scales)
+    return CalibratedCategory(ensemble, calibration, left_out)
 
 
 def _joined(each: Iterable[Scores]) -> Scores:

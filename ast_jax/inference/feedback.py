@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from absl import logging
 from jaxtyping import Float
-from scipy import stats
 
 from ast_jax.errors import UserError
 from ast_jax.files import write_text
@@ -135,6 +134,8 @@ def _check(calibration: Calibration, given: Sequence[Row]) -> None:
 
 def _rank_test(calibration: Calibration, own: Float[np.ndarray, "b k"]) -> float:
     """Wilcoxon, Mann and Whitney's; the smallest p-value of the folds times K."""
+    from scipy import stats  # only feedback needs it, and it is slow to import
+
     scores, folds = np.array(calibration.scores), np.array(calibration.score_folds)
     groups = [
         scores[folds == fold] if calibration.is_cross else scores

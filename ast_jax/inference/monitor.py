@@ -151,7 +151,7 @@ class Monitor:
         last = (self.parts, self.value)
         return self._course if self._course[-1] == last else [*self._course, last]
 
-    def add(self, own_scores: Float[np.ndarray, " k"]) -> float:
+    def add(self, own_scores: Float[np.ndarray, "..."]) -> float:
         """Takes in one part; returns the value after it.
 
         Args:

@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 from jaxtyping import Bool
-from scipy import stats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +26,8 @@ class Proportion:
     @property
     def interval(self) -> tuple[float, float]:
         """Clopper and Pearson's interval (Biometrika 26, 1934); it includes 0 and 1."""
+        from scipy import stats  # takes longer to import than all else here
+
         interval = stats.binomtest(self.count, self.total).proportion_ci(
             confidence_level=0.95, method="exact"
         )
