@@ -51,7 +51,27 @@ class Conditioner(nn.Module):
         return conv2(x, scale=gamma)
 
 
-class Teacher(nn.Module):
+class Flow(nn.Module):
+    """A module with a `bijector` from features x to z, run either way."""
+
+    def bijector(self) -> distrax.Bijector:
+        """The flow from features x to z, over the channels of every position."""
+        raise NotImplementedError
+
+    def __call__(
+        self, x: Float[Array, "b h w c"]
+    ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w"]]:
+        """Returns z and the log-det of dz/dx at each position."""
+        return self.bijector().forward_and_log_det(x)
+
+    def inverse(
+        self, z: Float[Array, "b h w c"]
+    ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w"]]:
+        """Returns x and the log-det of dx/dz at each position."""
+        return self.bijector().inverse_and_log_det(z)
+
+
+class Teacher(Flow):
     """A flow of `blocks` × (fixed permutation, two-sided coupling).
 
     Permutation k is `numpy.random.RandomState(k).permutation(c)`, as the authors'.
@@ -121,18 +141,6 @@ class Teacher(nn.Module):
             steps.append(ChannelScale(self.log_scale))
         return distrax.Chain(steps[::-1])  # a chain applies its last element first
 
-    def __call__(
-        self, x: Float[Array, "b h w c"]
-    ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w"]]:
-        """Returns z and the log-det of dz/dx at each position."""
-        return self.bijector().forward_and_log_det(x)
-
-    def inverse(
-        self, z: Float[Array, "b h w c"]
-    ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w"]]:
-        """Returns x and the log-det of dx/dz at each position."""
-        return self.bijector().inverse_and_log_det(z)
-
     def log_prob(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w"]:
         """Returns the log-density of x under a standard normal z, at each position."""
         base = distrax.MultivariateNormalDiag(jnp.zeros(self.channels))
@@ -140,7 +148,7 @@ class Teacher(nn.Module):
         return distrax.Transformed(base, flow).log_prob(x)
 
 
-class ParallelTeacher(nn.Module):
+class ParallelTeacher(Flow):
     """Teachers side by side, each of a group of channels; z is in the groups' order.
 
     Attributes:
@@ -181,15 +189,3 @@ class ParallelTeacher(nn.Module):
         if np.array_equal(order, np.arange(self.channels)):
             return flows
         return distrax.Chain([flows, ChannelPermutation(order)])
-
-    def __call__(
-        self, x: Float[Array, "b h w c"]
-    ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w"]]:
-        """Returns z and the log-det of dz/dx at each position."""
-        return self.bijector().forward_and_log_det(x)
-
-    def inverse(
-        self, z: Float[Array, "b h w c"]
-    ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w"]]:
-        """Returns x and the log-det of dx/dz at each position."""
-        return self.bijector().inverse_and_log_det(z)
