@@ -39,7 +39,8 @@ class DamageError(UserError):
 class CheckpointStore:
     """The checkpoints of one stage in one folder, numbered by step; two are kept.
 
-    Saving is asynchronous: `close` (or leaving the context) waits for the last one.
+    Saving is asynchronous in a single process: `close` (or leaving the context) waits
+    for the last one. Several processes save together, one checkpoint after another.
     """
 
     def __init__(self, directory: Path, *, read_only: bool = False):
@@ -119,6 +120,9 @@ class CheckpointStore:
             self._manager.save(
                 int(state.step), args=ocp.args.StandardSave(_arrays(state))
             )
+            if jax.process_count() > 1:
+                # Two saves at a time meet at barriers of one name, in any order.
+                self._manager.wait_until_finished()
 
     def restore(
         self, state: TrainState, sharding: NamedSharding, step: int | None = None
