@@ -63,14 +63,21 @@ def rows(shared: Path, methods: list[str]) -> Iterator[Row]:
     for method in methods:
         # The faithful method is every configuration's default.
         variant, plus = ("small", "") if method == "ast" else ("plus", ":plus")
-        for label, backbone in (("package", lite0), ("8-bit copy", copy)):
+        for label, backbone in (("Lite0", lite0), ("Lite0 in 8 bits", copy)):
             yield Row(
                 f"screw, {label}, {method}", f"mvtec_ad:{variant}", screw | backbone
             )
+            for mode in ("rgb3d", "rgb", "3d"):
+                yield Row(
+                    f"cable_gland, {mode}, {label}, {method}",
+                    f"mvtec_3d_ad:{variant}",
+                    gland | backbone | {"mode": mode},
+                )
+        for mode in ("rgb3d", "rgb", "3d"):
             yield Row(
-                f"cable_gland, {label}, {method}",
-                f"mvtec_3d_ad:{variant}",
-                gland | backbone,
+                f"synthetic, {mode}, Lite0, {method}",
+                f"quickstart{plus}",
+                lite0 | {"mode": mode, "dataset.image_size": "768"},
             )
         for label, backbone in (("Lite0", lite0), ("Lite2", lite2)):
             yield Row(f"solar, {label}, {method}", f"solar{plus}", backbone)
