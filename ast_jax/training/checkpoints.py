@@ -1,7 +1,7 @@
 """Orbax checkpoints of one training stage, each with digests of its files.
 
 Orbax commits a checkpoint whole or not at all, but does not notice when bytes of its
-arrays change on disk afterwards; the digests, committed with it, do.
+arrays change on disk afterwards. The digests, which are committed with it, show that.
 """
 
 import contextlib
@@ -30,23 +30,24 @@ logging.get_absl_logger().addFilter(
 
 
 class DamageError(UserError):
-    """A checkpoint is not what was saved, or is another network's.
+    """A checkpoint's files have changed since they were saved, or fit other networks.
 
-    Whatever else keeps a checkpoint from being read may pass, and is another UserError.
+    Every other reason why a checkpoint cannot be read may be temporary, and raises a
+    plain UserError.
     """
 
 
 class CheckpointStore:
     """The checkpoints of one stage in one folder, numbered by step; two are kept.
 
-    Saving is asynchronous in a single process: `close` (or leaving the context) waits
-    for the last one. Several processes save together, one checkpoint after another.
+    A single process saves in the background; `close` (or leaving the context) waits
+    for the last save. Several processes save together, one checkpoint after another.
     """
 
     def __init__(self, directory: Path, *, read_only: bool = False):
-        """Opens the folder, which need not exist yet unless it is only read.
+        """Opens the folder and removes the remains of an interrupted save.
 
-        What an interrupted save left is removed, unless the folder is only read.
+        A folder that is only read must exist, and nothing in it is removed.
         """
         self._directory = Path(directory).absolute()
         self._losses: list[float] = []  # of the checkpoint that is being written
@@ -55,8 +56,8 @@ class CheckpointStore:
             cleanup_tmp_directories=not read_only,
             create=not read_only,
             read_only=read_only,
-            save_interval_steps=0 if read_only else 1,  # Orbax warns of another
-            lightweight_initialize=True,  # damaged metadata hide no other checkpoint
+            save_interval_steps=0 if read_only else 1,  # other values raise a warning
+            lightweight_initialize=True,  # one damaged checkpoint hides no other one
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
         errors = _read_errors if read_only else _write_errors
@@ -75,7 +76,7 @@ class CheckpointStore:
         """Waits for the last save and frees the manager's threads.
 
         Raises:
-          UserError: the last save failed; the checkpoint before is still there.
+          UserError: the last save failed; the previous checkpoint is still there.
         """
         with _write_errors(self._directory):
             self._manager.close()
@@ -86,11 +87,11 @@ class CheckpointStore:
         return self._directory
 
     def steps(self) -> list[int]:
-        """Steps that have a finished checkpoint, ascending."""
+        """The steps that have a finished checkpoint, ascending."""
         return sorted(self._manager.all_steps())
 
     def is_intact(self, step: int) -> bool:
-        """Whether a step has a finished checkpoint, whose files are what was saved.
+        """Whether a step has a finished checkpoint and its files are unchanged.
 
         Raises:
           UserError: its files cannot be read.
@@ -100,7 +101,7 @@ class CheckpointStore:
             return step in self.steps() and _damaged_file(folder) is None
 
     def losses(self, step: int) -> list[float]:
-        """What `save` was given with a checkpoint."""
+        """The losses that `save` stored with a checkpoint."""
         path = self._directory / str(step) / _LOSSES
         return json.loads(path.read_text()) if path.exists() else []
 
@@ -112,7 +113,7 @@ class CheckpointStore:
           losses: of the steps since the last whole epoch.
 
         Raises:
-          UserError: this save or the one before failed; what was there is still there.
+          UserError: this save or the previous one failed; older checkpoints are kept.
         """
         with _write_errors(self._directory):
             self._manager.wait_until_finished()
@@ -129,10 +130,10 @@ class CheckpointStore:
     ) -> TrainState:
         """Returns `state` with the arrays of a checkpoint, the latest by default.
 
-        Works on any number of devices, since `state` is the template.
+        `state` is the template, so this works on any number of devices.
 
         Raises:
-          DamageError: it is damaged, or does not fit the networks.
+          DamageError: the checkpoint is damaged, or does not fit the networks.
           UserError: there is no checkpoint, or it cannot be read now.
         """
         step = self._manager.latest_step() if step is None else step
@@ -146,7 +147,8 @@ class CheckpointStore:
         with _read_errors(folder):
             if damaged := _damaged_file(folder):
                 raise _damage(folder, f"{damaged} is not what was saved")
-            # Orbax itself fails in threads whose errors surface later, elsewhere.
+            # Without this check Orbax fails in a thread, and its error shows up later
+            # in another place.
             if foreign := _foreign_array(folder, template):
                 raise _damage(folder, f"{foreign} is not the configuration's")
             arrays = self._manager.restore(
@@ -155,14 +157,14 @@ class CheckpointStore:
         return state.replace(**arrays)
 
     def resume(self, state: TrainState, sharding: NamedSharding) -> TrainState:
-        """Returns the latest intact checkpoint, or `state` itself if there is none yet.
+        """Returns the latest intact checkpoint, or `state` on the devices without any.
 
-        Damaged ones that are later are named in a warning and set aside, so that their
-        steps can be saved again: 20 becomes 20.damaged.
+        Later checkpoints that are damaged are named in a warning and renamed (20
+        becomes 20.damaged), so that their steps can be saved again.
 
         Raises:
           UserError: there are checkpoints and all are damaged, or one cannot be read
-            for another reason, which may pass.
+            for another reason, which may be temporary.
         """
         damaged = []
         for step in reversed(self.steps()):
@@ -182,7 +184,7 @@ class CheckpointStore:
         return jax.device_put(state, sharding)
 
     def _set_aside(self, steps: Sequence[int]) -> None:
-        """Renames checkpoints so that Orbax knows them no more."""
+        """Renames checkpoints so that Orbax does not list them any more."""
         with _write_errors(self._directory):
             for step in steps:
                 folder = self._directory / str(step)
@@ -199,7 +201,9 @@ class CheckpointStore:
 
 
 def _foreign_array(folder: Path, template: dict) -> str:
-    """An array that is missing, too many or of another shape in a checkpoint, or ""."""
+    """The path of the first array that a checkpoint lacks, has too many, or has in
+    another shape; "" if there is none.
+    """
     saved = ocp.StandardCheckpointHandler().metadata(folder / "default").tree
     there, wanted = _shapes(saved), _shapes(template)
     paths = sorted(there.keys() | wanted.keys())
@@ -246,7 +250,7 @@ def _damaged_file(folder: Path) -> str | None:
 
 
 def _arrays(state: TrainState) -> dict:
-    """What a checkpoint holds: everything but the functions."""
+    """The arrays of a state, which a checkpoint holds; it holds no functions."""
     return {
         "step": state.step,
         "params": state.params,
@@ -256,7 +260,7 @@ def _arrays(state: TrainState) -> dict:
 
 
 def _reason(error: Exception) -> str:
-    """The system's word for it, else the error's first line, cut."""
+    """The system's message, else the first line of the error's text, shortened."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error)
@@ -274,15 +278,15 @@ def _damage(folder: Path, reason: str) -> DamageError:
 
 @contextlib.contextmanager
 def _read_errors(folder: Path) -> Iterator[None]:
-    """Turns whatever keeps a checkpoint from being read into the user's error.
+    """Turns every error while a checkpoint is read into a UserError.
 
-    Its files are as they were saved, as far as is known: nothing is done to them.
+    The files may be intact, so they are left as they are.
     """
     try:
         yield
     except UserError:
         raise
-    except Exception as error:  # OSError, or whatever Orbax and TensorStore make of one
+    except Exception as error:  # Orbax and TensorStore wrap an OSError in many types
         raise UserError(
             f"{folder}: cannot be read now ({_reason(error)}); it is left as it is. "
             "Run the same command again, and see to the disk and memory if that does "
@@ -292,10 +296,10 @@ def _read_errors(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _write_errors(directory: Path) -> Iterator[None]:
-    """Turns what Orbax raises when it cannot write into the user's error."""
+    """Turns every error while a checkpoint is written into a UserError."""
     try:
         yield
-    except Exception as error:  # OSError, or whatever TensorStore makes of one
+    except Exception as error:  # TensorStore wraps an OSError in many types
         raise UserError(
             f"{directory}: a checkpoint cannot be written ({_reason(error)}); those "
             "that are there are kept. See to the disk and run the same command again."
@@ -304,7 +308,7 @@ def _write_errors(directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def opened(directory: Path) -> Iterator[CheckpointStore]:
-    """Opens a stage's folder for reading; says which one is missing.
+    """Opens a stage's folder for reading.
 
     Raises:
       UserError: the folder does not exist.

@@ -1,4 +1,4 @@
-"""Which good images each pair of a category learns, and which ones it leaves out."""
+"""Decides which good images each pair of a category learns, and which it leaves out."""
 
 import numpy as np
 from absl import logging
@@ -10,11 +10,11 @@ from ast_jax.run import fold_member
 
 Rows = Int[np.ndarray, "_"]
 _FEW = 5.0
-"""With fewer than _FEW / alpha images a fifth of them is less than 1 / alpha."""
+"""With fewer than _FEW / alpha images, a fifth of them is less than 1 / alpha."""
 
 
 def fold_count(category: Category) -> int:
-    """How many folds are left out in turn; 1 with split calibration.
+    """The number of folds that are left out in turn; 1 with split calibration.
 
     Raises:
       UserError: there are fewer images than folds.
@@ -40,7 +40,7 @@ def fold_count(category: Category) -> int:
 
 
 def members(category: Category) -> list[str]:
-    """The names of the pairs to train, as `Run.members` finds them afterwards."""
+    """The names of the pairs to train; `Run.members` finds the same names later."""
     count, seeds = fold_count(category), category.config.train.seeds
     if count == 1:
         return [str(seed) for seed in seeds]
@@ -48,16 +48,17 @@ def members(category: Category) -> list[str]:
 
 
 def left_out(category: Category, fold: str) -> tuple[Rows, Rows]:
-    """Splits the good images by chance into (trained on, left out), each ascending.
+    """Splits the good images at random into (trained on, left out), each ascending.
 
-    The same for all seeds: their ensemble is calibrated on what none of them has seen.
+    All seeds share one split, because their ensemble is calibrated on images that no
+    pair has seen.
 
     Args:
       category: its data.
       fold: of `run.seed_and_fold`.
 
     Raises:
-      UserError: nothing would be left to train on.
+      UserError: no image is left to train on.
     """
     config, images = category.config, len(category.parts["train"].ids)
     seed = config.train.seeds[0]
@@ -65,16 +66,16 @@ def left_out(category: Category, fold: str) -> tuple[Rows, Rows]:
         order = np.random.default_rng([seed, 2]).permutation(images)
         mine = order[int(fold.removeprefix("fold_")) :: config.calibration.folds]
         return np.setdiff1d(np.arange(images), mine), np.sort(mine)
-    # A validation split that the publisher ships is the held-out set.
+    # If the publisher ships a validation split, that is the held-out set.
     shipped = len(category.parts["validation"])
     return hold_out(images, 0.0 if shipped else config.calibration.fraction, seed)
 
 
 def hold_out(n: int, fraction: float, seed: int) -> tuple[Rows, Rows]:
-    """Splits n good images by chance into (trained on, held out), each ascending.
+    """Splits n good images at random into (trained on, held out), each ascending.
 
     Raises:
-      UserError: nothing would be left to train on.
+      UserError: no image is left to train on.
     """
     held_out = round(n * fraction)
     if held_out >= n:

@@ -1,5 +1,6 @@
-"""Trains one network of one or more tasks, each from its latest checkpoint, or the
-start, to its last epoch.
+"""Trains one network of one or more tasks to its last epoch.
+
+Each task starts from its latest checkpoint, if it has one.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ from ast_jax.training.state import (
 )
 from ast_jax.training.steps import Loss, compile_steps
 
-# The longest that one call may run; SIGTERM is acted on only between calls.
+# Longest time of a compiled call. The host acts on SIGTERM only between calls.
 _CALL_SECONDS = 8.0
 _TRACED_STEPS = 5
 
@@ -42,13 +43,13 @@ class Stage:
 
     Attributes:
       name: "teacher" or "student".
-      loss: what is minimised.
+      loss: the function that is minimised.
       epochs: passes over the examples.
-      batch_size: images a step and task.
-      images: the most that a task has; the program is compiled for so many.
-      checkpoint_epochs: a checkpoint every so many epochs.
+      batch_size: images of one task in one step.
+      images: of the largest task; the program is compiled for this number.
+      checkpoint_epochs: epochs between two checkpoints.
       tensorboard: whether to write event files too.
-      profile: where a trace of some steps goes, if one is wanted.
+      profile: folder for a trace of some steps, or None.
     """
 
     name: str
@@ -61,17 +62,17 @@ class Stage:
     profile: Path | None = None
 
     def steps(self, n: int) -> int:
-        """How many steps n images take in all."""
+        """The number of steps of the whole stage with n images."""
         return self.epochs * (n // self.batch_size)
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One category and seed.
+    """The training of one category's pair with one seed.
 
     Attributes:
       seed: of the parameters and of the order of the examples.
-      directory: where checkpoints and metrics.jsonl go.
+      directory: folder for checkpoints and metrics.jsonl.
     """
 
     seed: int
@@ -79,7 +80,7 @@ class Task:
 
 
 def is_finished(stage: Stage, task: Task, n: int) -> bool:
-    """Whether a stage's last checkpoint is there; `n` is its number of images."""
+    """Whether the stage's last checkpoint exists; `n` is the task's image count."""
     directory = task.directory / stage.name
     if not directory.is_dir():
         return False
@@ -96,22 +97,22 @@ def train_stage(
 ) -> TrainState:
     """Trains all tasks to the stage's last epoch and returns their states.
 
-    The order of attempts, task by task: 1. a finished stage is its last checkpoint;
-    2. an unfinished one goes on from its latest intact checkpoint; 3. else it starts
+    For each task: 1. a finished stage returns its last checkpoint; 2. an unfinished
+    stage continues from its latest intact checkpoint; 3. without a checkpoint it starts
     from its state in `states`.
 
     Args:
-      stage: which network, by what loss, how long.
-      tasks: what is trained side by side.
-      states: stacked along the mesh's task axis; those beyond the tasks stay as they
-        are.
-      examples: each task's.
+      stage: the network, its loss and its length.
+      tasks: trained side by side.
+      states: stacked along the mesh's task axis; there may be more states than tasks,
+        and those do not change.
+      examples: of each task.
       mesh: of `parallel.task_mesh`.
 
     Raises:
-      UserError: a loss is not finite, or a device's memory does not suffice; the last
+      UserError: a loss is not finite, or a device has too little memory; the last
         good checkpoint is kept.
-      SystemExit: the process was asked to stop, and has saved.
+      SystemExit: the process was asked to stop; it has saved its states.
     """
     with contextlib.ExitStack() as stack:
         trainings = [
@@ -135,12 +136,16 @@ def _trained(
 ) -> TrainState:
     """The states after the last epoch.
 
-    The host chooses and sends the rows of a call while the devices compute the call
-    before, and reads that one's losses afterwards:
+    A call makes some steps on the devices. While it runs, the host puts the next call's
+    chunk there; then it waits for this call's losses:
 
-        devices   | call 1      | call 2      | call 3
-        host      |  send 2     |  send 3     |  send 4
-                        read 1 ─┘     read 2 ─┘
+        devices  ├── call 1 ──────────┤  ├── call 2 ──────────┤  ├── call 3 …
+        host     ├ put 2 ┤   wait 1 ──┼──┤ put 3 ┤   wait 2 ──┼──┤ put 4 ┤
+                                      │                       │
+                             log, save, SIGTERM?     log, save, SIGTERM?
+
+    So chunks are one call ahead: `chunk` is always the next call's, and a training
+    counts the steps that it has handed out and those that are done.
     """
     shape = (len(states.step), stage.images, stage.batch_size)
     feed = Feed(examples, shape, mesh)
@@ -170,6 +175,7 @@ def _trained(
                     training.save(take_state(states, slot, mesh))
             if ending:
                 stop(stage.name)
+            # All processes must ask for the same number of steps.
             in_time = agreed(max(1, int(_CALL_SECONDS * steps / seconds)))
             limit = min(in_time, feed.steps)
     return states
@@ -178,7 +184,7 @@ def _trained(
 def _restored(
     states: TrainState, trainings: Sequence["_Training"], mesh: Mesh
 ) -> TrainState:
-    """The states, of those with a checkpoint what it holds."""
+    """The states; a task with a checkpoint gets its state from there."""
     if not any(training.store.steps() for training in trainings):
         return states
     each = [take_state(states, slot, mesh) for slot in range(len(states.step))]
@@ -192,7 +198,7 @@ def _restored(
 def _compiled(
     stage: Stage, states: TrainState, chunk: Chunk, mesh: Mesh
 ) -> jax.stages.Compiled:
-    """The stage's program; tells what compiling took, apart from the steps."""
+    """Compiles the stage's program, and logs its time apart from that of the steps."""
     logging.info("%s: compiling.", stage.name)
     start = time.perf_counter()
     program = compile_steps(stage.loss, mesh).lower(states, *chunk).compile()
@@ -201,14 +207,14 @@ def _compiled(
 
 
 class _Training:
-    """One task's way through a stage: where it is, its checkpoints and its log."""
+    """The progress of one task through a stage: its steps, checkpoints and log."""
 
     def __init__(self, stage: Stage, task: Task, n: int):
         self._stage, self._task, self._n = stage, task, n
         self._steps_an_epoch = n // stage.batch_size
-        self._given = self._done = 0  # steps handed out, steps made
-        self._calls: deque[int] = deque()  # steps of each call under way
-        self._losses: list[float] = []  # of the epoch so far
+        self._handed_out = self._done = 0  # steps
+        self._calls: deque[int] = deque()  # steps of each call that is not read yet
+        self._losses: list[float] = []  # of the current epoch
         self.store = CheckpointStore(task.directory / stage.name)
         self._progress = Progress(
             task.directory,
@@ -228,17 +234,17 @@ class _Training:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are made."""
+        """Whether all epochs are done."""
         return self._done >= self._stage.epochs * self._steps_an_epoch
 
     @property
     def called(self) -> int:
-        """Steps of the oldest call under way."""
+        """Steps of the oldest call whose losses are not read yet."""
         return self._calls[0]
 
     def resume(self, step: int) -> None:
-        """Goes on behind a checkpoint's step."""
-        self._given = self._done = step
+        """Continues after a checkpoint's step."""
+        self._handed_out = self._done = step
         self._losses = self.store.losses(step)
         last = self._stage.epochs * self._steps_an_epoch
         logging.info(
@@ -246,14 +252,14 @@ class _Training:
         )
 
     def start(self) -> None:
-        """Begins to show progress."""
+        """Starts to show progress."""
         self._progress.start(self._done)
 
     def save(self, state: TrainState) -> None:
-        """Writes a checkpoint of this task's state, with what else it goes on from.
+        """Writes a checkpoint of this task's state and the current epoch's losses.
 
         Raises:
-          UserError: a parameter is not finite: the last step's loss was its last.
+          UserError: a parameter is not finite; the last step has made it so.
         """
         if not is_finite(state.params):
             raise UserError(self._not_finite("parameters are", self._done - 1))
@@ -262,21 +268,21 @@ class _Training:
     def next_rows(self, limit: int) -> Int[np.ndarray, "s b"]:
         """The rows of the next call's steps: at most `limit`, all of one epoch."""
         stage = self._stage
-        epoch, first = divmod(self._given, self._steps_an_epoch)
+        epoch, first = divmod(self._handed_out, self._steps_an_epoch)
         rows = np.empty((0, stage.batch_size), np.int32)
         if epoch < stage.epochs:
             seed = self._task.seed
             order = epoch_order(seed, stage.name, epoch, self._n, stage.batch_size)
             rows = order[first : first + limit]
-        self._given += len(rows)
+        self._handed_out += len(rows)
         self._calls.append(len(rows))
         return rows
 
     def advance(self, losses: Float[np.ndarray, " s"]) -> bool:
-        """Takes in the oldest call's losses; returns whether a checkpoint is due.
+        """Records the oldest call's losses; returns whether a checkpoint is due.
 
         Raises:
-          UserError: one is not finite.
+          UserError: a loss is not finite.
         """
         steps = self._calls.popleft()
         if not steps:

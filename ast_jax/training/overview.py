@@ -1,4 +1,4 @@
-"""What is told once: the parameters, what compiling took and needs; and a trace."""
+"""Facts about a training for the log: its parameters, time and memory; and a trace."""
 
 import contextlib
 import math
@@ -11,7 +11,7 @@ from absl import logging
 
 
 def parameter_table(variables: dict[str, Any]) -> str:
-    """A line for each array: path, shape and number of values; at the end the total.
+    """A line with path, shape and number of values of each array, and a total.
 
     Args:
       variables: Flax collections, of arrays or of shapes.
@@ -34,12 +34,12 @@ def parameter_table(variables: dict[str, Any]) -> str:
 
 
 def log_compiled(name: str, program: jax.stages.Compiled, seconds: float) -> None:
-    """Tells how long compiling took and what memory a call needs on each device."""
+    """Logs how long compiling took and how much memory a call needs on each device."""
     logging.info("%s: compiled in %.1f s%s.", name, seconds, _needs(program))
 
 
 def _needs(program: jax.stages.Compiled) -> str:
-    """Memory of a call, and the device's own, as far as the backend tells."""
+    """The memory that a call needs and a device has, if the backend reports it."""
     analysis = program.memory_analysis()
     if analysis is None:
         return ""
@@ -59,9 +59,9 @@ def _needs(program: jax.stages.Compiled) -> str:
 
 @contextlib.contextmanager
 def traced(directory: Path | None) -> Iterator[None]:
-    """Writes a trace of what runs inside for TensorBoard and Perfetto; None: nothing.
+    """Writes a trace of the block's work for TensorBoard and Perfetto; None: no trace.
 
-    What runs inside has to have ended, not only to have been started.
+    The block must wait for the devices before it ends.
     """
     if directory is None:
         yield

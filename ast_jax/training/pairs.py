@@ -1,5 +1,6 @@
-"""The pairs of a run, a teacher and a student for every category and seed: which images
-each one is trained on, and their training side by side.
+"""Trains the pairs of a run: a teacher and a student for every category and seed.
+
+Chooses the images of each pair, and trains several pairs side by side.
 """
 
 import dataclasses
@@ -30,13 +31,13 @@ from ast_jax.training.targets import teacher_targets
 
 @dataclasses.dataclass(frozen=True)
 class UntrainedPair:
-    """A category and seed, and the good images that its pair is to learn.
+    """A pair that is not trained yet, and its good images.
 
     Attributes:
-      name: for people.
+      name: as the log shows it.
       task: seed and directory.
       inputs: of the images, normalised.
-      batch_size: the configured one, or less where there are fewer images.
+      batch_size: the configured one, or fewer images if there are not so many.
     """
 
     name: str
@@ -46,13 +47,13 @@ class UntrainedPair:
 
 
 def begin_pair(run: Run, category: Category, member: str, share: int) -> UntrainedPair:
-    """Chooses the images to train on, and records in the run which they are.
+    """Chooses the images to train on, and records them in the run.
 
     Args:
-      run: to which the pair belongs.
+      run: the run of the pair.
       category: its data.
       member: the pair's name, of `folds.members`.
-      share: how many devices share a batch.
+      share: the number of devices that share a batch.
 
     Raises:
       UserError: there are too few images.
@@ -99,7 +100,7 @@ def begin_pair(run: Run, category: Category, member: str, share: int) -> Untrain
 def _normaliser(
     category: Category, inputs: Inputs
 ) -> Normaliser | BlockWhitening | None:
-    """What the configuration or the backbone asks for, fitted on inputs."""
+    """The normaliser that the configuration or the backbone needs, fitted on inputs."""
     if category.config.features.whiten:
         return inputs.fit_whitening()
     standardise = category.backbone is not None and category.backbone.standardise
@@ -107,7 +108,7 @@ def _normaliser(
 
 
 def _batch_size(config: ConfigDict, n: int, name: str, share: int) -> int:
-    """The configured batch, or one of all images that `share` devices divide.
+    """The configured batch size, or the number of images that `share` devices divide.
 
     Raises:
       UserError: there are fewer images than devices that share a batch.
@@ -134,16 +135,16 @@ def train_pairs(
     mesh: Mesh,
     traces: Path | None = None,
 ) -> None:
-    """Trains pairs, as many side by side as there is room for on the devices.
+    """Trains pairs, as many side by side as the devices have room for.
 
     Args:
-      pairs: those of a run.
+      pairs: of one run.
       config: of the run.
       mesh: of `parallel.task_mesh`.
-      traces: a folder for a trace of some steps of each stage, if wanted.
+      traces: folder for a trace of some steps of each stage, or None.
     """
-    # One program trains pairs of one batch size; the largest first, so that pairs
-    # that are trained side by side are of a size.
+    # One program trains pairs of one batch size. The largest pairs come first, so that
+    # pairs of similar size are trained side by side.
     pairs = sorted(pairs, key=lambda pair: -len(pair.inputs))
     for batch_size, group in itertools.groupby(pairs, lambda pair: pair.batch_size):
         _train_one_size(list(group), batch_size, config, mesh, traces)
@@ -162,8 +163,8 @@ def _train_one_size(
     devices = mesh.shape[TASK_AXIS]
     each = min(config.train.tasks_per_device, -(-len(pairs) // devices))
     slots = devices * each
-    told = False
-    # Finished pairs of a group keep their places: a resumed run is the same program.
+    logged = False
+    # Finished pairs keep their slots, so that a resumed run uses the same program.
     for first in range(0, len(pairs), slots):
         group = pairs[first : first + slots]
         if all(
@@ -172,15 +173,15 @@ def _train_one_size(
             for pair in group
         ):
             continue
-        if not told:
+        if not logged:
             _log_parameters(config, group[0].inputs)
-            told = True
+            logged = True
         logging.info("%s: training.", "; ".join(pair.name for pair in group))
         _train_side_by_side(group, stages, slots, config, mesh)
 
 
 def _log_parameters(config: ConfigDict, inputs: Inputs) -> None:
-    """An overview of both networks."""
+    """Logs the parameters of both networks."""
     size = {"side": inputs.side, "channels": inputs.channels}
     for name, create in (("teacher", create_teacher), ("student", create_student)):
         module = create(config, **size, blocks=inputs.blocks)
@@ -215,7 +216,7 @@ def _train_side_by_side(
     config: ConfigDict,
     mesh: Mesh,
 ) -> None:
-    """One teacher and one student for each pair; slots beyond the pairs stay idle."""
+    """Trains a teacher, then a student, for each pair; spare slots stay idle."""
     inputs = [pair.inputs for pair in pairs]
     tasks = [pair.task for pair in pairs]
     size = {"side": inputs[0].side, "channels": inputs[0].channels}

@@ -1,4 +1,4 @@
-"""How a training ends when the process is asked to stop: after a save."""
+"""Ends a training after a save when the process is asked to stop."""
 
 import contextlib
 import os
@@ -9,16 +9,16 @@ import jax
 from absl import logging
 from orbax.checkpoint import multihost
 
-STOPPED = 128 + signal.SIGTERM  # the exit status, as shells name an end by SIGTERM
+STOPPED = 128 + signal.SIGTERM  # the exit status that shells show for SIGTERM
 
 
 @contextlib.contextmanager
 def stop_asked() -> Iterator[Callable[[range], bool]]:
-    """Yields a function of the steps just made that tells whether to save and exit.
+    """Yields a function that takes the last steps and returns whether to save and exit.
 
-    A single process notes SIGTERM. Several agree through JAX's preemption service,
-    whose notice on Cloud TPU is SIGTERM too, on a step after which all of them stop:
-    each has to ask for every step.
+    A single process listens to SIGTERM. Several processes agree, through JAX's
+    preemption service, on a step after which all of them stop; each must ask for every
+    step. On Cloud TPU the service listens to SIGTERM too.
     """
     if jax.distributed.is_initialized():
         yield lambda steps: any(multihost.reached_preemption(step) for step in steps)
@@ -26,21 +26,21 @@ def stop_asked() -> Iterator[Callable[[range], bool]]:
     noted = []
     try:
         before = signal.signal(signal.SIGTERM, lambda *_: noted.append(True))
-    except ValueError:  # not in the main thread, which alone hears signals
+    except ValueError:  # Python delivers signals only to the main thread
         yield lambda steps: False
         return
     try:
         yield lambda steps: bool(noted)
     except SystemExit:
-        noted.clear()  # it was heard
+        noted.clear()  # the process already stops
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
-        if noted:
+        if noted:  # the training ended first: the handler before gets the signal
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 def stop(where: str) -> None:
-    """Ends the process after a save, with the exit status 143."""
+    """Ends the process with exit status 143; call it after a save."""
     logging.warning("%s: saved; run the same command to continue.", where)
     raise SystemExit(STOPPED)

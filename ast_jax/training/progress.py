@@ -1,4 +1,4 @@
-"""How far a training is: a bar or log lines, metrics.jsonl, TensorBoard's events."""
+"""Shows the progress of a training: a bar or log lines, metrics.jsonl, TensorBoard."""
 
 import contextlib
 import json
@@ -12,15 +12,15 @@ from tqdm import tqdm
 from ast_jax.errors import UserError
 from ast_jax.files import write_text
 
-_SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal for a bar
+_SECONDS_BETWEEN_LINES = 10.0  # without a terminal for a bar
 
 
 class Progress:
     """The progress of one stage of one pair.
 
-    `metrics.jsonl` holds one line an epoch. It is replaced whole each time, and a line
-    takes the place of what an earlier start wrote of its epoch and those behind, so
-    that after a kill the file is that of an undisturbed run.
+    `metrics.jsonl` has one line per epoch and is replaced whole each time. A new line
+    replaces the lines that an earlier start wrote for its epoch and later ones. So a
+    run that was killed and resumed has the same file as an uninterrupted one.
     """
 
     def __init__(
@@ -33,18 +33,18 @@ class Progress:
         write: bool = True,
         tensorboard: bool = False,
     ):
-        """Reads what an earlier start wrote; writes with the first `log`.
+        """Reads the lines of an earlier start; writes nothing before the first `log`.
 
         Args:
-          directory: the pair's, where metrics.jsonl and events/ go.
+          directory: the pair's folder, for metrics.jsonl and events/.
           stage: "teacher" or "student".
           steps: of the whole stage.
-          batch_size: images a step.
-          write: False where another process writes.
+          batch_size: images in one step.
+          write: False if another process writes.
           tensorboard: whether to write event files too.
 
         Raises:
-          UserError: TensorBoard's files are wanted and tensorboardX is missing.
+          UserError: event files need tensorboardX, and it is missing.
         """
         self._stage, self._steps, self._batch_size = stage, steps, batch_size
         self._path = directory / "metrics.jsonl" if write else None
@@ -54,7 +54,7 @@ class Progress:
         self._bar = None
 
     def start(self, step: int) -> None:
-        """Begins the bar at a step, 0 or a checkpoint's."""
+        """Starts the bar at a step: 0 or a checkpoint's."""
         hidden = None if self._path else True  # None: hidden unless there is a terminal
         self._bar = tqdm(
             total=self._steps,
@@ -63,26 +63,26 @@ class Progress:
             unit=" steps",
             disable=hidden,
         )
-        self._first = self._logged = step  # of this process, of this epoch
-        self._start = self._logged_at = self._told_at = time.perf_counter()
+        self._first = self._logged = step  # the process's, the epoch's first step
+        self._start = self._logged_at = self._shown_at = time.perf_counter()
 
     def close(self) -> None:
-        """Ends the bar and the event file."""
+        """Closes the bar and the event file."""
         if self._bar is not None:
             self._bar.close()
         if self._events:
             self._events.close()
 
     def advance(self, step: int, loss: float) -> None:
-        """Shows the step that was reached, its loss, the speed and the time left."""
+        """Shows the current step, its loss, the speed and the remaining time."""
         now = time.perf_counter()
         rate = (step - self._first) / max(now - self._start, 1e-9)
         speed = f"{rate * self._batch_size:.1f}"
         self._bar.set_postfix({"loss": f"{loss:.4g}", "images/s": speed}, refresh=False)
         self._bar.update(step - self._bar.n)
-        late = now - self._told_at >= _SECONDS_BETWEEN_LINES
+        late = now - self._shown_at >= _SECONDS_BETWEEN_LINES
         if self._bar.disable and self._path and (late or step == self._steps):
-            self._told_at = now
+            self._shown_at = now
             left = tqdm.format_interval((self._steps - step) / max(rate, 1e-9))
             logging.info(
                 "%s: step %d of %d, loss %.4g, %s images/s, %s left.",
@@ -115,9 +115,7 @@ class Progress:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl, none if it is missing; what was cut short is not
-    among them.
-    """
+    """The rows of a metrics.jsonl; skips incomplete lines. [] if there is no file."""
     rows = []
     if path.is_file():
         for line in path.read_text().splitlines():
@@ -127,7 +125,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _with_line(rows: list[dict[str, Any]], line: dict[str, Any]) -> list[dict]:
-    """The line behind its stage's earlier epochs, without that stage's later ones."""
+    """Inserts a line after its stage's earlier epochs, and drops the later ones."""
     own = [at for at, row in enumerate(rows) if row["stage"] == line["stage"]]
     earlier = [at for at in own if rows[at]["epoch"] < line["epoch"]]
     place = earlier[-1] + 1 if earlier else own[0] if own else len(rows)
@@ -136,7 +134,7 @@ def _with_line(rows: list[dict[str, Any]], line: dict[str, Any]) -> list[dict]:
 
 
 def check_tensorboard() -> None:
-    """Checks that event files can be written, better now than after hours.
+    """Checks that event files can be written, before hours of training.
 
     Raises:
       UserError: tensorboardX is not installed.
@@ -151,7 +149,7 @@ def check_tensorboard() -> None:
 
 
 class _Events:
-    """TensorBoard's event files in DIR/events, by tensorboardX: without TensorFlow."""
+    """TensorBoard's event files in DIR/events; tensorboardX needs no TensorFlow."""
 
     def __init__(self, directory: Path, stage: str):
         check_tensorboard()
@@ -162,7 +160,7 @@ class _Events:
         if self._writer is None:
             from tensorboardX import SummaryWriter
 
-            # TensorBoard drops what an earlier start wrote from this step on.
+            # TensorBoard drops the points of an earlier start from this step on.
             self._writer = SummaryWriter(
                 str(self._folder / self._stage), purge_step=step, flush_secs=10
             )

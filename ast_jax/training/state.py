@@ -1,4 +1,4 @@
-"""What training carries from step to step: parameters, statistics, optimiser."""
+"""The state of a training: parameters, batch statistics and optimiser."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -17,12 +17,13 @@ from ml_collections import ConfigDict
 
 from ast_jax.parallel import replicated, split_tasks
 
-# Shares of the training and of the highest rate, PyTorch's and optax's defaults.
+# Fractions of the training's length and of the highest rate; PyTorch's and optax's
+# defaults.
 _CYCLE_PEAK, _CYCLE_START, _CYCLE_END = 0.3, 1 / 25, 1 / 25e4
 
 
 class TrainState(train_state.TrainState):
-    """Flax's state with the running statistics of batch norm ({} without any)."""
+    """Flax's state with the running statistics of batch norm, or {}."""
 
     # Any: a restored state's template holds shapes in place of the arrays.
     step: Any
@@ -45,7 +46,7 @@ def adam(learning_rate: float, weight_decay: float) -> optax.GradientTransformat
 
 
 def create_optimiser(options: ConfigDict) -> optax.GradientTransformation:
-    """Adam as the configuration's `train` section has it; equal ones are one object."""
+    """Adam with the options of the section `train`; equal options give one object."""
     decay, rate = options.weight_decay, options.learning_rate
     if options.schedule == "constant" and not options.clip:
         return adam(rate, decay)
@@ -56,14 +57,14 @@ def create_optimiser(options: ConfigDict) -> optax.GradientTransformation:
 def _scheduled(
     learning_rate: float, weight_decay: float, cycle: bool, clip: float
 ) -> optax.GradientTransformation:
-    """The gradient's norm is bounded first; the rate of the cycle comes last."""
+    """Bounds the gradient's norm, then Adam, then the cycle's rate."""
     steps = [optax.clip_by_global_norm(clip)] if clip else []
     steps.append(adam(learning_rate, weight_decay))
     return optax.chain(*steps, *([one_cycle()] if cycle else []))
 
 
 class CycleState(NamedTuple):
-    """How far a training is, and how many steps it has in all."""
+    """The number of steps done, and of all steps."""
 
     count: Int[Array, ""]
     total: Int[Array, ""]
@@ -72,8 +73,8 @@ class CycleState(NamedTuple):
 def one_cycle() -> optax.GradientTransformation:
     """Scales updates by a rate that rises to 1 and falls to nearly 0.
 
-    Smith, "Super-convergence" (2018), with cosines for ramps. The number of steps is
-    part of the state, not of the program: trainings side by side have their own.
+    Smith, "Super-convergence" (2018), with cosine ramps. The number of steps is part of
+    the state, because trainings side by side share a program and differ in length.
     """
 
     def init(params: Any) -> CycleState:
@@ -90,7 +91,7 @@ def one_cycle() -> optax.GradientTransformation:
 
 
 def cycle_rate(progress: Float[Array, ""]) -> Float[Array, ""]:
-    """The share of the highest rate at a share of the training, in 0 … 1."""
+    """The rate, relative to the highest, at a fraction of the training in 0 … 1."""
 
     def ramp(low: float, high: float, at: jax.Array) -> jax.Array:
         return low + (high - low) * (1 - jnp.cos(jnp.pi * at)) / 2
@@ -102,7 +103,7 @@ def cycle_rate(progress: Float[Array, ""]) -> Float[Array, ""]:
 
 @functools.cache
 def _apply(module: nn.Module) -> Callable:
-    """One function for equal modules, so that their programs are one."""
+    """`module.apply`, one object for equal modules, so that they share a program."""
     return module.apply
 
 
@@ -115,9 +116,9 @@ def create_state(
     key: jax.Array,
     steps: int | Int[Array, ""] = 1,
 ) -> TrainState:
-    """Returns fresh parameters for maps of `side` × `side` × `channels`; traceable.
+    """Returns a new state for maps of `side` × `side` × `channels`; may be traced.
 
-    `steps` is the length of the training, where its schedule needs to know.
+    `steps` is the length of the training, which the one-cycle schedule needs.
     """
     x = jnp.zeros((1, side, side, channels))
     variables = module.init(key, x)
@@ -148,18 +149,18 @@ def create_states(
     mesh: Mesh,
     steps: Sequence[int] = (),
 ) -> TrainState:
-    """Fresh states of several trainings, stacked along the mesh's task axis.
+    """New states of several trainings, stacked along the mesh's task axis.
 
-    Each is what its seed and its number of steps alone give; `network` tells teacher
-    (0) from student (1).
+    Each depends only on its seed and its number of steps. `network` is 0 for teachers
+    and 1 for students, so that a teacher and its student start from different keys.
     """
     size = {"side": side, "channels": channels}
 
-    def of(seed: Int[Array, ""], steps: Int[Array, ""]) -> TrainState:
+    def create_one(seed: Int[Array, ""], steps: Int[Array, ""]) -> TrainState:
         key = jax.random.split(jax.random.key(seed))[network]
         return create_state(module, config, **size, key=key, steps=steps)
 
-    create = jax.jit(jax.vmap(of), out_shardings=split_tasks(mesh))
+    create = jax.jit(jax.vmap(create_one), out_shardings=split_tasks(mesh))
     lengths = np.asarray(steps or [1] * len(seeds), np.int32)
     return create(np.asarray(seeds, np.int32), lengths)
 
@@ -176,7 +177,7 @@ def stack_states(states: Sequence[TrainState], mesh: Mesh) -> TrainState:
 
 @jax.jit
 def is_finite(tree: Any) -> Bool[Array, ""]:
-    """Whether every number of some arrays is finite."""
+    """Whether every number in a tree of arrays is finite."""
     finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
     return jnp.stack(finite).all()
 
@@ -200,7 +201,7 @@ def _stack(sharding: NamedSharding) -> Callable:
 def state_template(
     module: nn.Module, config: ConfigDict, *, side: int, channels: int
 ) -> TrainState:
-    """The same with shapes in place of arrays: what a checkpoint is restored into."""
+    """A state with shapes in place of arrays: the template to restore a checkpoint."""
     create = functools.partial(
         create_state, module, config, side=side, channels=channels
     )

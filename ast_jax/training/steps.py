@@ -1,8 +1,7 @@
-"""Train steps, written for one device's share of a batch and mapped over the devices,
-several trainings (tasks) side by side.
+"""Train steps for one device's share of a batch, mapped over devices and tasks.
 
-A batch is {"x": [b,h,w,c], "foreground": [b,h,w]}, for the student also
-{"target": [b,h,w,c]}, the frozen teacher's z.
+A task is one training of several side by side. A batch is {"x": [b,h,w,c],
+"foreground": [b,h,w]}, for a student also {"target": [b,h,w,c]}, the teacher's z.
 """
 
 import functools
@@ -59,7 +58,7 @@ def student_loss(average: scoring.LossAverage) -> Loss:
 def train_step(
     loss: Loss, state: TrainState, batch: Batch
 ) -> tuple[TrainState, Float[Array, ""]]:
-    """One Adam step on this device's share of a batch; runs inside a data axis.
+    """Makes one Adam step on this device's share of a batch, inside a data axis.
 
     Returns the next state, equal on all devices, and the loss of the whole batch.
     """
@@ -78,18 +77,18 @@ def train_step(
 def compile_steps(loss: Loss, mesh: Mesh) -> Callable:
     """Compiles many steps of several trainings into one call.
 
-    The returned function takes, each with a leading axis of trainings t that divides by
-    the mesh's task axis:
+    The arguments of the returned function have a leading axis of t trainings, a
+    multiple of the mesh's task axis:
 
       states: stacked; donated.
-      examples: arrays [t, n, …], of a training that has fewer than n filled up.
-      rows: [t, s, b], which examples make each step's batch.
-      counts: [t], how many of the s steps to make. What a training has no steps for is
-        waited out, not compiled anew: neither an epoch's end nor a finished training
-        changes a shape.
+      examples: arrays [t, n, …]; a training with fewer than n examples is filled up.
+      rows: [t, s, b], the examples of each step's batch.
+      counts: [t], how many of the s steps each training makes. A training with fewer
+        steps waits for the others. So all calls have one shape, also at the end of an
+        epoch and after the end of a training.
 
-    It returns the states and the losses [t, s], zeros behind the count. The program is
-    the same for every count, so where a training is interrupted does not change a bit.
+    It returns the states and the losses [t, s], which are 0 after the count. All counts
+    share one program, so an interruption changes no bit of the result.
     """
 
     def training(
@@ -117,7 +116,7 @@ def compile_steps(loss: Loss, mesh: Mesh) -> Callable:
             per_task,
         ),
         out_specs=per_task,
-        check_vma=False,  # gradients are summed by hand, as under pmap
+        check_vma=False,  # `train_step` sums the gradients itself, as under pmap
     )
     return jax.jit(spread, donate_argnums=0)
 
@@ -138,12 +137,12 @@ def compile_teachers(apply: Callable, mesh: Mesh) -> Callable:
 
 
 def _for_each_task(function: Callable) -> Callable:
-    """`function` over the leading axis of its arguments: the tasks of one device."""
+    """Maps `function` over the leading axis of its arguments, the tasks of a device."""
 
     def over_tasks(*arguments):
         if len(jax.tree.leaves(arguments)[0]) > 1:
             return jax.vmap(function)(*arguments)
-        # A lone task is not mapped: a mapped loop copies what it leaves unchanged.
+        # A single task is not mapped, because a mapped loop copies unchanged arrays.
         result = function(*jax.tree.map(lambda array: array[0], arguments))
         return jax.tree.map(lambda array: array[None], result)
 

@@ -1,4 +1,4 @@
-"""The frozen teachers' z of all training images, computed once: what students learn."""
+"""Computes the frozen teachers' z of all training images once, as students' targets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,13 +22,14 @@ def teacher_targets(
     batch_size: int,
     mesh: Mesh,
 ) -> list[Float[np.ndarray, "n h w c"]]:
-    """One array a teacher, in a file: many images would not fit into memory.
+    """One array per teacher, in a file, because many images do not fit into memory.
 
     Args:
       teachers: stacked along the mesh's task axis.
-      inputs: each teacher's.
-      directories: where each array's file goes; it has no name and leaves nothing.
-      batch_size: images a task at a time.
+      inputs: of each teacher.
+      directories: the folder of each array's file, which has no name and disappears
+        with the process.
+      batch_size: images of one task at a time.
       mesh: of `parallel.task_mesh`.
 
     Raises:
