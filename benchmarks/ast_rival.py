@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from ast_jax import scoring
-from ast_jax.inference.pair import Pair, pair_scores, prepared
+from ast_jax.inference.pair import Pair, pair_scores, transform_kernels
 from ast_jax.models import create_student, create_teacher
 from ast_jax.parallel import DATA_AXIS, data_mesh
 from ast_jax.training.state import TrainState, create_states, take_state
@@ -87,7 +87,8 @@ def serve_scoring(job: Job, folder: Path) -> None:
 
     pair = Pair(**modules, variables=variables)
     for_batches = {
-        batch: prepared(pair, variables, (batch, *x.shape[1:])) for batch in job.batches
+        batch: transform_kernels(pair, variables, (batch, *x.shape[1:]))
+        for batch in job.batches
     }
 
     @jax.jit

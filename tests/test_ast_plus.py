@@ -94,7 +94,7 @@ def test_the_detector_scores_as_evaluation_does(run, detector, category):
 
 def test_an_exported_file_answers_as_the_detector(run, detector, tmp_path):
     given = parts(run, 3)
-    each = [detector.prepare(read_part.decode("3d", *one)) for one in given]
+    each = [detector.preprocess(read_part.decode("3d", *one)) for one in given]
     inputs = {name: np.stack([one[name] for one in each]) for name in each[0]}
     assert inputs.keys() == {"normals", "foreground"}
     card = export(detector, tmp_path / "plus.stablehlo")

@@ -12,9 +12,10 @@ from ast_jax.evaluation import numbers
 from ast_jax.evaluation.published import published
 from ast_jax.inference.calibration import Calibration
 from ast_jax.inference.category import CategoryScores, LeftOut
-from ast_jax.inference.ensemble import NETWORKS, Scores, ScoresBySeed
+from ast_jax.inference.ensemble import Scores, ScoresBySeed
 from ast_jax.inference.odd_parts import odd_parts
 from ast_jax.inference.oddest import OddestParts
+from ast_jax.inference.pair import NETWORKS
 
 
 @dataclasses.dataclass(frozen=True)

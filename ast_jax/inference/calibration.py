@@ -1,18 +1,16 @@
-"""From scores of good parts that a network did not see to decisions on new parts.
+"""Decides on new parts by the scores of good parts that a network did not see.
 
-Split: every pair leaves the same n good parts out (split-conformal prediction; Vovk et
+Split: every pair leaves out the same n good parts (split-conformal prediction; Vovk et
 al., "Algorithmic learning in a random world", 2005; Bates et al., "Testing for outliers
 with conformal p-values", 2023, section 1.2). Cross: each fold's pair leaves out its own
 fold, so that every good part gets a score (CV+; Barber, Candès, Ramdas, Tibshirani,
-"Predictive inference with the jackknife+", 2021). Nothing is assumed of the scores'
-distribution. Rates hold on average over the draws of the good parts.
+"Predictive inference with the jackknife+", 2021). The scores may have any distribution.
+The rates hold on average over random draws of the good parts.
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,30 +18,27 @@ from absl import logging
 from jaxtyping import Bool, Float, Int
 
 from ast_jax.errors import UserError
-from ast_jax.files import write_json
-from ast_jax.inference.ensemble import Scale
-from ast_jax.parallel import is_main
-from ast_jax.run import Run
 
 _ROUNDING = 1e-9
-"""Keeps alpha (n + 1) = 0.29 · 100 from being floored to 28."""
+"""0.29 · 100 is a little less than 29 in floating point, and must not become 28."""
 _SMALLEST = 1e-300
-"""Below, 1 / alpha is infinite."""
-Scales = Mapping[str, Mapping[str, Scale]]  # member → network → scale
+"""1 / alpha is infinite for a smaller alpha."""
 # Image scores [b], or every fold's own [b, k].
 OwnScores = Float[np.ndarray, " b"] | Float[np.ndarray, "b k"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """What left-out good parts say about a new part; `calibrate` makes one.
+    """The scores of left-out good parts, and the decisions by them.
+
+    `calibrate` makes one.
 
     Attributes:
-      alpha: the false-alarm rate asked for.
+      alpha: the false-alarm rate that the user wants.
       scores: the left-out parts' image scores, ascending; n of them, at least one.
       map_maxima: the largest value of each left-out part's score map, ascending.
       score_folds: the fold, from 0, whose pair gave each score; empty with split.
-      maximum_folds: likewise of each map maximum.
+      maximum_folds: the fold of each map maximum, likewise.
     """
 
     alpha: float
@@ -59,12 +54,12 @@ class Calibration:
 
     @property
     def folds(self) -> int:
-        """How many pairs score a new part against left-out parts of their own."""
+        """The number of folds; 1 with split."""
         return max(self.score_folds) + 1 if self.is_cross else 1
 
     @property
     def smallest(self) -> float:
-        """1 / (n + 1), the smallest p-value there is."""
+        """1 / (n + 1), the smallest possible p-value."""
         return 1 / (len(self.scores) + 1)
 
     @property
@@ -84,8 +79,8 @@ class Calibration:
     def threshold(self) -> float:
         """The k-th largest left-out score.
 
-        With split a part whose score is above is anomalous. With cross each fold's pair
-        has scores of its own, so the limit differs a little from part to part
+        With split, a part with a higher score is anomalous. With cross, each fold's
+        pair has its own scores, so the limit differs a little from part to part
         (`thresholds`); this is the limit of a part on which all pairs agree.
         """
         return self.scores[-self.exceeding]
@@ -94,21 +89,21 @@ class Calibration:
     def pixel_threshold(self) -> float:
         """The k-th largest of the left-out maps' maxima; with cross as `threshold`.
 
-        Pixels are not exchangeable, parts are: a good part shows any marked pixel at
-        most as often as it raises an alarm.
+        A good part has a marked pixel at most as often as it raises an alarm. The bound
+        counts parts, because parts are exchangeable and pixels are not.
         """
         return self.map_maxima[-self.exceeding]
 
     def with_parts(
         self, own: Float[np.ndarray, "b k"], own_maxima: Float[np.ndarray, "b k"]
     ) -> "Calibration":
-        """Calibrated on more good parts that no pair has seen.
+        """Returns a calibration with more good parts, which no pair has seen.
 
-        With cross each of them joins one fold, in turn.
+        With cross each new part joins one fold, in turn.
 
         Args:
-          own: their image scores, of each fold.
-          own_maxima: likewise the maxima of their maps.
+          own: the new parts' image scores, of each fold.
+          own_maxima: the maxima of their maps, likewise.
         """
         rows = np.arange(len(own))
         folds = (len(self.scores) + rows) % self.folds
@@ -133,28 +128,29 @@ class Calibration:
         )
 
     def with_alpha(self, alpha: float) -> "Calibration":
-        """The same parts' decisions at another rate; warns of an unattainable one.
+        """Returns a calibration at another rate; warns if the rate is unattainable.
 
         Raises:
           UserError: alpha is not between 0 and 1.
         """
         _check_alpha(alpha)
         result = dataclasses.replace(self, alpha=float(alpha))
-        _warn_of(result)
+        _warn_if_unattainable(result)
         return result
 
     def p_values(self, scores: OwnScores) -> Float[np.ndarray, " b"]:
-        """(1 + number of left-out scores ≥ the part's) / (n + 1), of each part.
+        """(1 + number of left-out scores ≥ the part's) / (n + 1), for each part.
 
-        At most `attainable` exactly where the part is anomalous.
+        A part is anomalous if and only if its p-value is at most `attainable`.
 
         Args:
-          scores: the image scores; with cross each fold's, compared with its own.
+          scores: the image scores. With cross, the scores of each fold's pair, which
+            are compared with the scores that this pair gave to its left-out parts.
         """
         return (1 + self._at_least(scores)) / (len(self.scores) + 1)
 
     def anomalous(self, scores: OwnScores) -> Bool[np.ndarray, " b"]:
-        """Whether the p-value is at most `attainable`; NaN too is no sign of good."""
+        """Whether the p-value is at most `attainable`; a NaN is anomalous too."""
         if not self.is_cross:
             return ~(np.reshape(scores, len(scores)) <= self.threshold)
         few = self._at_least(scores) < self.exceeding
@@ -163,11 +159,11 @@ class Calibration:
     def thresholds(
         self, scores: Float[np.ndarray, " b"], by_fold: OwnScores
     ) -> Float[np.ndarray, " b"]:
-        """The limit of each part: it is anomalous exactly where its score is above.
+        """The limit of each part; it is anomalous if and only if its score is higher.
 
         Args:
           scores: the image scores.
-          by_fold: what `anomalous` gets.
+          by_fold: the argument of `anomalous`.
         """
         if not self.is_cross:
             return np.full(len(scores), self.threshold)
@@ -176,9 +172,9 @@ class Calibration:
     def pixel_thresholds(
         self, maxima: Float[np.ndarray, " b"], by_fold: OwnScores
     ) -> Float[np.ndarray, " b"]:
-        """The limit of each part's pixels; as `thresholds`, of the maps' maxima.
+        """The limit of each part's pixels; like `thresholds`, for the maps' maxima.
 
-        A part shows a marked pixel exactly where the p-value of its maxima is at most
+        A part has a marked pixel if and only if the p-value of its maxima is at most
         `attainable`.
         """
         if not self.is_cross:
@@ -194,18 +190,18 @@ class Calibration:
     def from_dict(cls, values: Mapping[str, Any]) -> "Calibration":
         """The inverse of `to_dict`, through JSON or not."""
         names = ("scores", "map_maxima", "score_folds", "maximum_folds")
-        given = {key: tuple(values[key]) for key in names if key in values}
-        return cls(float(values["alpha"]), **given)
+        tuples = {key: tuple(values[key]) for key in names if key in values}
+        return cls(float(values["alpha"]), **tuples)
 
     @property
     def exceeding(self) -> int:
-        """k: of the n + 1 ranks, the number of highest ones that raise an alarm."""
+        """k: the number of highest ranks, of n + 1, that raise an alarm."""
         count = len(self.scores)
-        # An alpha next to 1 would take all ranks, also that above every held-out score.
+        # At most n, for an alpha close to 1: a score above all left-out ones is rank 1.
         return min(count, max(1, math.floor(self.alpha * (count + 1) + _ROUNDING)))
 
     def _at_least(self, scores: OwnScores) -> Int[np.ndarray, " b"]:
-        """How many left-out scores are at least the part's."""
+        """The number of left-out scores that are at least the part's."""
         columns = _columns(scores)
         held_out, folds = np.array(self.scores), np.array(self.score_folds)
         counts = np.zeros(len(columns), int)
@@ -217,9 +213,9 @@ class Calibration:
     def _margins(
         self, by_fold: Float[np.ndarray, "b k"], left_out: Sequence[float], folds: Any
     ) -> Float[np.ndarray, " b"]:
-        """By how much every fold's value may fall before the part is accepted.
+        """The distance by which all folds' values must fall for the part to be good.
 
-        Fewer than k left-out values are at least the part's exactly where the k-th
+        Fewer than k left-out values are at least the part's if and only if the k-th
         smallest difference between the part's and a left-out value is positive.
         """
         differences = np.asarray(by_fold, float)[:, list(folds)] - np.array(left_out)
@@ -231,23 +227,23 @@ def _columns(scores: OwnScores) -> Float[np.ndarray, "b k"]:
 
 
 def cross_bound(exceeding: int, sizes: Sequence[int]) -> float:
-    """The most often that cross decisions raise false alarms, whatever the networks.
+    """An upper bound on the false-alarm rate of cross decisions, for any networks.
 
-    The alarm is "fewer than k = `exceeding` left-out scores are at least the part's",
-    of K folds of m parts. This is the smallest of three bounds:
+    There is an alarm if fewer than k = `exceeding` left-out scores, in K folds of m
+    parts, are at least the part's. The result is the smallest of three bounds:
 
-    * Barber et al. 2021, theorem 4, as their proof counts it: at most 2 (k − 1) + m of
-      n + m parts can win so many comparisons, so the rate is at most (2 (k − 1) + m) /
-      (n + m). It takes folds of one size, and training that treats parts alike.
+    * Barber et al. 2021, theorem 4, from the count in its proof: at most 2 (k − 1) + m
+      of n + m parts can win so many comparisons, so the rate is at most (2 (k − 1) + m)
+      / (n + m). Folds must have one size, and training must treat parts alike.
     * Let N be the number of left-out scores of one fold that are at least the part's:
-      P(N ≤ j) ≤ (j + 1) / (m + 1), since part and fold are exchangeable. An alarm takes
-      N ≤ k − 1 in each fold, so the rate is at most k / (m + 1).
-    * It takes Σ N ≤ k − 1 over the folds, so Σ max(a − N, 0) ≥ a K − (k − 1), and by
-      Markov the rate is at most K a (a + 1) / (2 (m + 1) (a K − k + 1)) for every a.
+      P(N ≤ j) ≤ (j + 1) / (m + 1), because part and fold are exchangeable. An alarm
+      needs N ≤ k − 1 in each fold, so the rate is at most k / (m + 1).
+    * An alarm needs Σ N ≤ k − 1 over the folds, so Σ max(a − N, 0) ≥ a K − (k − 1). By
+      Markov the rate is at most K a (a + 1) / (2 (m + 1) (a K − k + 1)), for every a.
 
     Args:
       exceeding: k.
-      sizes: how many parts each fold left out.
+      sizes: the number of parts that each fold left out.
     """
     n, most, count = sum(sizes), max(sizes), len(sizes)
     bounds = [1.0, exceeding / (most + 1)]
@@ -269,14 +265,14 @@ def calibrate(
 
     Args:
       scores: their image scores.
-      map_maxima: the largest value of each one's score map, at the resolution at which
-        pixels will be marked.
-      alpha: the false-alarm rate asked for, in (0, 1). Where n + 1 < 1 / alpha it
-        cannot be decided at; the smallest rate that can is used, with a warning.
-      folds: whose pair left the part out, from 0, with cross; None with split.
+      map_maxima: the largest value of each part's score map, at the resolution at which
+        pixels are marked.
+      alpha: the wanted false-alarm rate, in (0, 1). If n + 1 < 1 / alpha, there are too
+        few parts for it; the smallest possible rate is used, with a warning.
+      folds: with cross the fold of each part, from 0; None with split.
 
     Returns:
-      None without left-out parts: then there is no threshold.
+      The calibration; None if there are no left-out parts.
 
     Raises:
       UserError: alpha is not between 0 and 1.
@@ -294,7 +290,7 @@ def calibrate(
         tuple(map_maxima[by_maximum].astype(float).tolist()),
         *(() if folds is None else _in_orders(folds, by_score, by_maximum)),
     )
-    _warn_of(result)
+    _warn_if_unattainable(result)
     return result
 
 
@@ -309,8 +305,8 @@ def _check_alpha(alpha: float) -> None:
         )
 
 
-def _warn_of(calibration: Calibration) -> None:
-    """Says that so few parts cannot decide at the rate asked for."""
+def _warn_if_unattainable(calibration: Calibration) -> None:
+    """Warns if the calibration has too few parts for its rate."""
     alpha, attainable = calibration.alpha, calibration.attainable
     if attainable > alpha + _ROUNDING:
         needed = math.ceil(1 / max(alpha, _SMALLEST) - _ROUNDING) - 1
@@ -319,67 +315,3 @@ def _warn_of(calibration: Calibration) -> None:
             "takes %d: using the smallest attainable, %.3g",
             *(len(calibration.scores), alpha, needed, attainable),
         )
-
-
-def write_calibration(
-    run: Run, category: str, calibration: Calibration | None, scales: Scales
-) -> None:
-    """Writes `calibration.json` whole: what decisions need, beside the networks.
-
-    Args:
-      run: where it goes.
-      category: of the run.
-      calibration: the category's, or None.
-      scales: by which several pairs' scores are averaged; empty for a single one.
-
-    Of several processes the main one writes.
-
-    Raises:
-      UserError: the folder cannot be written.
-    """
-    tree = {
-        "calibration": calibration and calibration.to_dict(),
-        "scales": {
-            member: {
-                name: dataclasses.asdict(scale) for name, scale in networks.items()
-            }
-            for member, networks in scales.items()
-        },
-    }
-    if is_main():
-        write_json(_path(run, category), tree)
-
-
-def is_calibrated(run: Run, category: str) -> bool:
-    """Whether an evaluation has written the file, maybe without a threshold."""
-    return _path(run, category).exists()
-
-
-def read_calibration(run: Run, category: str) -> tuple[Calibration | None, Scales]:
-    """Returns what `write_calibration` wrote.
-
-    Raises:
-      UserError: the run was not evaluated, or the file is damaged.
-    """
-    path = _path(run, category)
-    command = f"python evaluate.py --workdir={run.directory}"
-    try:
-        tree = json.loads(path.read_text())
-        calibration = tree["calibration"]
-        if calibration is not None:
-            calibration = Calibration.from_dict(calibration)
-        scales = {
-            member: {name: Scale(**scale) for name, scale in networks.items()}
-            for member, networks in tree["scales"].items()
-        }
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path} is missing, the run was not evaluated; run {command}"
-        ) from error
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise UserError(f"{path}: damaged ({error!r}); run {command} again") from error
-    return calibration, scales
-
-
-def _path(run: Run, category: str) -> Path:
-    return run.directory / category / "calibration.json"

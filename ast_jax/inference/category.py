@@ -1,6 +1,4 @@
-"""A trained category as a whole: its calibration on good images that training left out,
-and the scores of its test images.
-"""
+"""Calibrates a trained category on left-out good images, and scores its test images."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -12,15 +10,14 @@ from absl import logging
 from ast_jax.data.part import Parts
 from ast_jax.errors import UserError
 from ast_jax.features.category import Category
-from ast_jax.inference.calibration import (
-    Calibration,
-    calibrate,
+from ast_jax.inference.calibration import Calibration, calibrate
+from ast_jax.inference.calibration_file import (
     is_calibrated,
     read_calibration,
     write_calibration,
 )
-from ast_jax.inference.ensemble import NETWORKS, Ensemble, Scores, ScoresBySeed
-from ast_jax.inference.pair import write_units
+from ast_jax.inference.ensemble import Ensemble, Scores, ScoresBySeed
+from ast_jax.inference.pair import NETWORKS, write_units
 from ast_jax.run import Run, seed_and_fold
 
 
@@ -28,7 +25,7 @@ class CategoryScores(NamedTuple):
     """Scores of a category's test images.
 
     Attributes:
-      by_seed: every pair's own, seed → network → scores.
+      by_seed: seed → network → scores.
       combined: network → scores; with several seeds the ensemble's.
     """
 
@@ -37,11 +34,11 @@ class CategoryScores(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """Good images that some pair left out, and what those that left it out say.
+    """Good images that training left out, and their scores.
 
     Attributes:
-      parts: the images; maybe none.
-      scores: the student's.
+      parts: the images; there may be none.
+      scores: the student's scores; with cross each image's are of its fold's pairs.
     """
 
     parts: Parts
@@ -49,7 +46,7 @@ class LeftOut(NamedTuple):
 
 
 class CalibratedCategory(NamedTuple):
-    """A category's pairs, what they are calibrated by, and on which images."""
+    """A category's pairs, their calibration, and the images of the calibration."""
 
     ensemble: Ensemble
     calibration: Calibration | None
@@ -61,16 +58,16 @@ def calibrate_category(
 ) -> CalibratedCategory:
     """Calibrates on good images that training left out; writes `calibration.json`.
 
-    They are the publisher's validation split, or the fraction that training held out,
-    or with cross every good image, each as its fold's own pairs see it.
+    These images are the publisher's validation split, or the fraction that training
+    held out. With cross they are all good images, each scored by its fold's pairs.
 
     Args:
       run: the run.
-      category: its data, which may be others than the run was trained on.
-      keep: whether a calibration that the run has stays as it is.
+      category: its data; they may differ from the data that the run was trained on.
+      keep: keep the run's calibration, if it has one.
 
     Raises:
-      UserError: there is no trained pair, or an image it was trained on is gone.
+      UserError: there is no trained pair, or an image that it learned from is gone.
     """
     if keep and (other := first_other(run, category)):
         return _as_calibrated(run, category, other)
@@ -131,7 +128,7 @@ def calibrate_category(
 
 
 def _joined(each: Iterable[Scores]) -> Scores:
-    """The scores of several sets of images as one."""
+    """Concatenates the scores of several sets of images."""
     each = list(each)
     arrays = [(one.maps, one.maximum, one.mean, one.image) for one in each]
     joined = map(np.concatenate, zip(*arrays, strict=True))
@@ -139,10 +136,10 @@ def _joined(each: Iterable[Scores]) -> Scores:
 
 
 def first_other(run: Run, category: Category) -> str | None:
-    """The first good image that is not what training and calibration have seen.
+    """The id of the first good image that differs from the run's, or None.
 
-    It has other content, or is gone, or is new among the validation images; a run of
-    an earlier version knows the names alone.
+    Its content differs, or it is missing, or it is a new validation image. A run of an
+    earlier version has recorded only names.
     """
     record = run.read_inputs(category.name, run.members(category.name)[0])
     train, validation = (category.parts[s].content for s in ("train", "validation"))
@@ -157,10 +154,10 @@ def first_other(run: Run, category: Category) -> str | None:
 
 
 def _as_calibrated(run: Run, category: Category, other: str) -> CalibratedCategory:
-    """What the run has, for data on which it cannot be calibrated.
+    """The run's own calibration, for data on which it cannot be calibrated.
 
     Raises:
-      UserError: it has no calibration yet.
+      UserError: the run has no calibration yet.
     """
     name, root = category.name, category.config.dataset.root
     if not is_calibrated(run, name):
@@ -183,17 +180,17 @@ def _as_calibrated(run: Run, category: Category, other: str) -> CalibratedCatego
 
 
 def _check_backbone(run: Run, category: Category) -> None:
-    """Raises a UserError where it is not the one that the pairs were trained with."""
+    """Raises a UserError if the pairs were trained with another backbone."""
     backbone = category.backbone and category.backbone.fingerprint
     for member in run.members(category.name):
         run.check_inputs(category.name, member, {"backbone": backbone})
 
 
 def score_test_images(ensemble: Ensemble, category: Category) -> CategoryScores:
-    """Scores the test images by every pair and by all together; maybe there are none.
+    """Scores the test images, by each seed and by the ensemble; there may be none.
 
     Raises:
-      UserError: a test image is damaged, or a device's memory does not suffice.
+      UserError: a test image is damaged, or a device has too little memory.
     """
     config, inputs = category.config, category.inputs("test")
     if not len(inputs):

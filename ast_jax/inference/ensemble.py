@@ -1,9 +1,9 @@
-"""The pairs of a category, one a seed and with cross a fold, scored together.
+"""The pairs of a category, scored together: one per seed, with cross one per fold too.
 
-A single pair's scores are its own. Several pairs' are the means of their standardised
-scores: each in units of the deviation, from the mean, of the good images that it was
-trained on. No held-out and no test image enters, so calibration stays exact. Of folds
-each has image scores of its own too: the left-out parts have no others.
+The scores of several pairs are standardised, then averaged. A standardised score is the
+distance from the mean of the pair's good training images, in standard deviations. No
+held-out and no test image is used for that, so calibration stays exact. With cross each
+fold also keeps its own image scores, because a left-out part has only its fold's.
 """
 
 import dataclasses
@@ -17,13 +17,12 @@ from jaxtyping import Array, Float, Int
 
 from ast_jax import scoring
 from ast_jax.features.inputs import Inputs
-from ast_jax.inference.pair import Pair, load_pair, score
+from ast_jax.inference.pair import NETWORKS, Pair, load_pair, score
 from ast_jax.inference.score_map import map_at
 from ast_jax.run import Run, seed_and_fold
 
 T = TypeVar("T")
-NETWORKS = ("student", "teacher")
-# What `pair.PairScores` holds of one network, and of each by its name
+# One network's entry of `pair.PairScores`, and the entries of all networks by name
 ScoreArrays = dict[str, Float[Array | np.ndarray, "n ..."]]
 ArraysOfNetworks = Mapping[str, ScoreArrays]
 
@@ -36,10 +35,10 @@ class Scores:
       maps: score maps at map resolution.
       maximum: of each map (the student's after upsampling).
       mean: each image's mean score.
-      image: the score that decides.
-      by_fold: with cross each fold's own image score; image is their mean.
-      maximum_by_fold: likewise of the map's maximum.
-      smoothing: of the maps where they are looked at upsampled.
+      image: the image score, which decides.
+      by_fold: with cross each fold's own image score; `image` is their mean.
+      maximum_by_fold: with cross each fold's own maximum.
+      smoothing: of upsampled maps.
     """
 
     maps: Float[np.ndarray, "n h w"]
@@ -64,7 +63,7 @@ class Scores:
     def map_at(
         self, index: int, size: tuple[int, int] | None = None
     ) -> Float[np.ndarray, "h w"]:
-        """A part's map at 8 times its resolution, or at a (height, width)."""
+        """A part's map at 8 times its resolution, or resized to (height, width)."""
         return map_at(self.maps[index], size, self.smoothing)
 
 
@@ -74,7 +73,7 @@ ScoresBySeed = dict[str, dict[str, Scores]]
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """Mean and deviation of good images' map values, and of their mean scores."""
+    """Mean and standard deviation of good images' map values and mean scores."""
 
     map_mean: float
     map_std: float
@@ -112,7 +111,7 @@ class Ensemble:
       pairs: by the names of `Run.members`: seeds, or each seed's folds.
       image_score: the configuration's `evaluation.image_score`.
       scales: member → network → scale; empty for a single pair.
-      reading: of image scores.
+      reading: options by which image scores are read from maps.
     """
 
     pairs: Mapping[str, Pair]
@@ -133,7 +132,7 @@ class Ensemble:
         return cls(pairs, run.config.evaluation.image_score, reading=reading)
 
     def with_units(self, good: Mapping[str, Inputs], batch_size: int) -> "Ensemble":
-        """Fits the units of each pair's groups on the good images that it learnt."""
+        """Fits the units of each pair's groups on its good training images."""
         pairs = {
             member: pair.with_units(fit_units(pair, good[member], batch_size))
             for member, pair in self.pairs.items()
@@ -142,7 +141,7 @@ class Ensemble:
         return dataclasses.replace(self, pairs={**self.pairs, **pairs})
 
     def scaled_by(self, good: Mapping[str, Inputs], batch_size: int) -> "Ensemble":
-        """Fits the scales on the good images that each seed's pair was trained on."""
+        """Fits each pair's scales on its good training images."""
         if len(self.pairs) == 1:
             return self
         scales = {}
@@ -152,11 +151,11 @@ class Ensemble:
         return dataclasses.replace(self, scales=scales)
 
     def score_by_member(self, inputs: Inputs, batch_size: int) -> ScoresBySeed:
-        """Every pair's own scores."""
+        """The scores of every single pair."""
         return {name: self._score(name, inputs, batch_size) for name in self.pairs}
 
     def by_seed(self, by_member: ScoresBySeed, *, masked: bool) -> ScoresBySeed:
-        """Each seed's scores: its pair's own, or those of its folds together."""
+        """The scores of each seed: of its pair, or of its folds together."""
         grouped = _grouped(by_member, 0)
         return {
             seed: self.combine(scores, masked=masked)
@@ -174,7 +173,7 @@ class Ensemble:
         return {name: self._scores(entry, how) for name, entry in arrays.items()}
 
     def combine(self, by_seed: ScoresBySeed, *, masked: bool) -> dict[str, Scores]:
-        """The ensemble's scores from every pair's own."""
+        """The ensemble's scores, from the scores of every pair."""
         if len(by_seed) == 1 and not _is_cross(by_seed):
             return next(iter(by_seed.values()))
         how = decision(self.image_score, masked=masked)
@@ -200,13 +199,13 @@ class Ensemble:
     def combined(
         self, by_seed: Mapping[str, ArraysOfNetworks], network: str
     ) -> ScoreArrays:
-        """One network's map and image scores from every pair's own; may be traced.
+        """One network's map and image scores, from every pair's; may be traced.
 
-        Of several folds each is the mean over folds, beside "max_by_fold" and
-        "mean_by_fold" [n, k].
+        With several folds each is the mean over folds, and "max_by_fold" and
+        "mean_by_fold" [n, k] are added.
 
         Args:
-          by_seed: what `pair.pair_scores` returns, for every seed.
+          by_seed: the results of `pair.pair_scores`, for every seed.
           network: "student" or "teacher".
         """
         folds = _grouped(by_seed, 1)
@@ -226,6 +225,12 @@ class Ensemble:
         mean = sum(means) / len(means)
         return {"map": mean_map, "mean": mean} | self.reading.read(finest)
 
+    def standardised(self, value: float) -> float:
+        """Converts a single pair's map value to the units of the ensemble's map."""
+        scales = [scale["student"] for scale in self.scales.values()]
+        values = [(value - scale.map_mean) / scale.map_std for scale in scales]
+        return float(np.mean(values)) if values else value
+
     def score(self, inputs: Inputs, batch_size: int) -> dict[str, Scores]:
         """The ensemble's scores of all inputs, by network."""
         by_seed = self.score_by_member(inputs, batch_size)
@@ -237,7 +242,7 @@ class Ensemble:
 
 
 def _grouped(by_member: Mapping[str, T], which: int) -> dict[str, dict[str, T]]:
-    """What members have, by seed (0) or by fold (1); with split the fold is ""."""
+    """Groups members' values by seed (0) or by fold (1); with split the fold is ""."""
     groups: dict[str, dict[str, T]] = {}
     for member, value in by_member.items():
         groups.setdefault(seed_and_fold(member)[which], {})[member] = value
@@ -249,7 +254,7 @@ def _is_cross(by_member: Mapping[str, object]) -> bool:
 
 
 def _mean_of(folds: list[ScoreArrays]) -> ScoreArrays:
-    """The mean of every array over the folds, and those of the image scores beside."""
+    """The mean of every array over the folds, and every fold's image scores."""
     mean = {name: sum(one[name] for one in folds) / len(folds) for name in folds[0]}
     each = {
         f"{name}_by_fold": jnp.stack([one[name] for one in folds], -1)

@@ -1,8 +1,8 @@
 """Answers to predictions: confirmed good parts join the calibration, without training.
 
-`DIR/<category>/feedback.jsonl` is a journal, one line an answer, which only grows. A
-detector reads it when it loads. Answers count for the networks that gave the scores:
-those that were given before the run was trained or calibrated anew are passed over.
+`DIR/<category>/feedback.jsonl` is a journal with one line per answer; lines are only
+added. A detector reads it when it loads. An answer counts for the networks that gave
+the score, and is ignored after the run was trained or calibrated again.
 """
 
 import dataclasses
@@ -18,7 +18,8 @@ from jaxtyping import Float
 
 from ast_jax.errors import UserError
 from ast_jax.files import write_text
-from ast_jax.inference.calibration import Calibration, read_calibration
+from ast_jax.inference.calibration import Calibration
+from ast_jax.inference.calibration_file import read_calibration
 from ast_jax.inference.monitor import ALARM, Monitor
 from ast_jax.inference.proportion import Proportion
 from ast_jax.run import Run, locked
@@ -30,13 +31,13 @@ Row = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Feedback:
-    """What all answers so far amount to.
+    """The result of all answers so far.
 
     Attributes:
-      good: confirmed good parts, which the calibration holds now.
-      calibration: with them.
+      good: the number of confirmed good parts.
+      calibration: the run's, with these parts.
       recall: share of the confirmed defects that raised an alarm; None without any.
-      false_alarms: share of the confirmed good parts that did.
+      false_alarms: share of the confirmed good parts that raised an alarm.
     """
 
     good: int
@@ -61,18 +62,18 @@ def answer(
     good: Sequence[str],
     defective: Sequence[str],
 ) -> Feedback:
-    """Writes answers into the journal, unless the good parts look like others.
+    """Adds answers to the journal, if the good parts look like the calibrated ones.
 
     Args:
-      run: whose detector predicted.
+      run: the run of the detector that predicted.
       category: of the run.
       rows: `predictions.jsonl` of the prediction.
-      good: paths of rows whose parts are good, as they stand there.
-      defective: likewise of defective parts.
+      good: paths of good parts, as the rows have them.
+      defective: paths of defective parts, likewise.
 
     Raises:
       UserError: a path is not in the rows, is answered twice, or has no score; the run
-        has no calibration; or the good parts do not look like those calibrated on.
+        has no calibration; or the good parts do not look like the calibrated ones.
     """
     calibration, _ = read_calibration(run, category)
     if calibration is None:
@@ -81,19 +82,19 @@ def answer(
     if twice := sorted(set(good) & set(defective)):
         raise UserError(f"{twice[0]}: it cannot be both good and defective")
     answers = dict.fromkeys(good, GOOD) | dict.fromkeys(defective, DEFECTIVE)
-    given = [_answer(found, rows, path, kind) for path, kind in answers.items()]
+    new = [_answer(found, rows, path, kind) for path, kind in answers.items()]
     key = {"n": len(calibration.scores), "highest": calibration.scores[-1]}
     folder = run.directory / category / "feedback"
     with locked(folder, "other answers to this run are being taken in"):
         before = _answers(run, category, calibration)
-        _check(_feedback(before, calibration).calibration, given)
+        _check(_feedback(before, calibration).calibration, new)
         stamp = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "calibration": key}
-        _append(run, category, [stamp | line for line in given])
-    return _feedback([*before, *given], calibration)
+        _append(run, category, [stamp | line for line in new])
+    return _feedback([*before, *new], calibration)
 
 
 def _feedback(answers: Iterable[Row], calibration: Calibration) -> Feedback:
-    """The last answer to a part counts."""
+    """The result of some answers; the last answer to a part counts."""
     last = {(one["path"], one["score"]): one for one in answers}
     good = [one for one in last.values() if one["answer"] == GOOD]
     defects = [one for one in last.values() if one["answer"] == DEFECTIVE]
@@ -109,13 +110,19 @@ def _alarms(answers: Sequence[Row]) -> Proportion | None:
 
 
 def _own(rows: Sequence[Row], name: str) -> Float[np.ndarray, "b k"]:
-    """Image scores or map maxima: of each fold with cross, else one."""
+    """Image scores or map maxima; with cross one for each fold."""
     return np.array([row.get(f"{name}_by_fold") or [row[name]] for row in rows], float)
 
 
-def _check(calibration: Calibration, given: Sequence[Row]) -> None:
-    """Before good parts join: the monitor, and ranks, which tell few parts better."""
-    good = [row for row in given if row["answer"] == GOOD]
+def _check(calibration: Calibration, answers: Sequence[Row]) -> None:
+    """Checks that confirmed good parts look like the calibrated ones.
+
+    Uses the monitor, and a rank test, which notices more with few parts.
+
+    Raises:
+      UserError: they do not.
+    """
+    good = [row for row in answers if row["answer"] == GOOD]
     if not good:
         return
     own, monitor = _own(good, "score"), Monitor(calibration, rejecting=False)
@@ -133,7 +140,7 @@ def _check(calibration: Calibration, given: Sequence[Row]) -> None:
 
 
 def _rank_test(calibration: Calibration, own: Float[np.ndarray, "b k"]) -> float:
-    """Wilcoxon, Mann and Whitney's; the smallest p-value of the folds times K."""
+    """Wilcoxon, Mann and Whitney's test; the folds' smallest p-value, times K."""
     from scipy import stats  # only feedback needs it, and it is slow to import
 
     scores, folds = np.array(calibration.scores), np.array(calibration.score_folds)
@@ -173,7 +180,7 @@ def _journal(run: Run, category: str) -> Path:
 
 
 def _answers(run: Run, category: str, calibration: Calibration) -> list[Row]:
-    """Those to predictions of today's networks."""
+    """The answers in the journal to predictions of the current networks."""
     path = _journal(run, category)
     try:
         lines = path.read_text().splitlines()
@@ -200,7 +207,7 @@ def _is_of(calibration: Calibration, key: Row) -> bool:
 
 
 def _append(run: Run, category: str, lines: Sequence[Row]) -> None:
-    """The journal with more lines, whole or not at all."""
+    """Adds lines to the journal: all or none."""
     path = _journal(run, category)
     before = path.read_text() if path.exists() else ""
     text = "".join(json.dumps(line) + "\n" for line in lines)

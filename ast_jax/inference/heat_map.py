@@ -12,14 +12,14 @@ _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
 def overlay(prediction: Prediction, scale: ColourScale) -> UInt8[np.ndarray, "h w 3"]:
-    """The part in grey, the map's colours over it, marked regions outlined.
+    """The part in grey under the map's colours, with outlines of marked regions.
 
-    Where the map is at the scale's low end the part is seen as it is; the higher the
-    score, the more its colour covers it. Without an image the relief is shown.
+    The higher the score, the more its colour covers the part; at the scale's low end it
+    covers nothing. A part without an image is shown as its relief.
     """
     part = prediction.part
-    seen = depth_picture(part.z) if part.image is None else part.image
-    grey = seen @ _GREY
+    picture = depth_picture(part.z) if part.image is None else part.image
+    grey = picture @ _GREY
     position = scale.position(prediction.map)[..., None]
     opacity = _OPACITY * position
     colours = score_picture(position[..., 0])

@@ -1,15 +1,15 @@
-"""Whether the parts still look like those that the detector was calibrated on.
+"""Tests whether new parts still look like those that the detector was calibrated on.
 
 A conformal test martingale (Vovk, Petej, Nouretdinov, Ahlberg, Carlsson, Gammerman,
-"Retrain or not retrain", 2021) bets against the p-values of accepted parts, and its
-capital stays small as long as they are uniform. It starts at 1, so by Ville's
-inequality it ever reaches 100 with probability at most 1 %, in an endless stream.
+"Retrain or not retrain", 2021) bets against the p-values of accepted parts. Its capital
+starts at 1 and stays small as long as the p-values are uniform: by Ville's inequality
+it reaches 100 with probability at most 1 %, however long the stream is.
 
-The p-values are exact with any number n of left-out parts. Given the threshold, the
-left-out scores below it and the accepted parts' scores are exchangeable, whatever is
-rejected. They fall into the gaps between those scores as balls into a Pólya urn: with
-c parts in a gap so far, of t in all, the next one falls there with probability
-(1 + c) / (n + t). The state is the count of each gap, and it never grows.
+The p-values are exact for any number n of left-out parts. For a fixed threshold, the
+left-out scores below it and the accepted parts' scores are exchangeable, whichever
+parts are rejected. A new score falls into a gap between left-out scores like a ball
+into a Pólya urn: if c of t parts so far are in a gap, the next one falls there with
+probability (1 + c) / (n + t). The state is the count of each gap; it does not grow.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from ast_jax.files import write_text
 from ast_jax.inference.calibration import Calibration
 
 ALARM = 100.0
-"""Reached with probability at most 1 / ALARM by parts like the calibrated ones."""
+"""Parts like the calibrated ones reach it with probability at most 1 / ALARM."""
 BETS = np.array([-1.0, 0.0, 1.0])
 JUMP = 0.01
 _COURSE = 500  # points of the course that are kept
@@ -35,9 +35,10 @@ _COURSE = 500  # points of the course that are kept
 def bets(
     capital: Float[np.ndarray, "... 3"], p: float | Float[np.ndarray, "..."]
 ) -> Float[np.ndarray, "... 3"]:
-    """One step of the simple jumper: capital of each bet after a p-value.
+    """One step of the simple jumper: the capital of each bet after a p-value.
 
-    A share JUMP of all capital is spread evenly; a bet ε then gains 1 + ε (p − 1/2).
+    A fraction JUMP of all capital is spread evenly. Then a bet ε is multiplied by
+    1 + ε (p − 1/2).
     """
     total = capital.sum(-1, keepdims=True)
     moved = (1 - JUMP) * capital + JUMP / len(BETS) * total
@@ -45,12 +46,12 @@ def bets(
 
 
 def urn_p_value(counts: Int[np.ndarray, " g"], gap: int, chance: float) -> float:
-    """A uniform p-value of a part that falls into a gap; small is a high score.
+    """The p-value, uniform, of a part in a gap; a high score has a small one.
 
     Args:
       counts: of parts in each gap so far, lowest first.
-      gap: where the part falls.
-      chance: uniform on [0, 1).
+      gap: the new part's.
+      chance: a random number, uniform on [0, 1).
     """
     weights = counts + 1
     above = weights[gap + 1 :].sum()
@@ -61,13 +62,13 @@ def urn_p_value(counts: Int[np.ndarray, " g"], gap: int, chance: float) -> float
 class Urn:
     """One pair's martingale: gaps between its left-out scores, counts and capital.
 
-    Equal scores are told apart by chances drawn beside them, as if there were none.
+    Every score has a random number beside it, which decides between equal scores.
 
     Attributes:
-      limit: a part above does not count: the pair's own threshold, and its chance.
-      edges: the left-out scores below, ascending, and theirs.
+      limit: the pair's threshold and its random number; a part above does not count.
+      edges: the left-out scores below the limit, ascending, with their random numbers.
       counts: accepted parts in each gap.
-      capital: of each bet, as a share of `exp(log_value)`.
+      capital: of each bet, as a fraction of `exp(log_value)`.
       log_value: the martingale's logarithm.
     """
 
@@ -81,7 +82,7 @@ class Urn:
     def of(
         cls, scores: Float[np.ndarray, " n"], alpha: float, rng: np.random.Generator
     ) -> "Urn":
-        """Empty, of a pair's left-out scores; with alpha 0 every part counts."""
+        """Makes an urn for a pair's left-out scores; with alpha 0 every part counts."""
         both = np.stack([scores, rng.random(scores.size)], 1)
         both = both[np.lexsort((both[:, 1], both[:, 0]))]
         if not alpha:
@@ -92,7 +93,7 @@ class Urn:
         return cls((float(limit[0]), float(limit[1])), edges, counts, np.full(3, 1 / 3))
 
     def add(self, score: float, rng: np.random.Generator) -> None:
-        """Takes in a part, unless its score is above the limit."""
+        """Adds a part, unless its score is above the limit."""
         chance, spread = rng.random(2)
         if not score <= self.limit[0] or (score, chance) > self.limit:
             return
@@ -106,21 +107,21 @@ class Urn:
 
 
 class Monitor:
-    """Watches a stream of parts; `load` goes on where an earlier process stopped.
+    """Watches a stream of parts; `load` continues after an earlier process.
 
-    With cross calibration each fold's pair has a martingale of its own, and the value
-    is the largest divided by their number, so that the guarantee is the same.
+    With cross calibration each fold's pair has its own martingale. The value is the
+    largest of them, divided by their number, so that the guarantee is the same.
     """
 
     def __init__(
         self, calibration: Calibration, seed: int = 0, *, rejecting: bool = True
     ):
-        """Starts anew.
+        """Starts at no parts.
 
         Args:
-          calibration: what parts are compared with.
-          seed: of the chances by which ties are broken.
-          rejecting: whether parts above the threshold do not count.
+          calibration: its left-out scores are compared with the parts'.
+          seed: of the random numbers.
+          rejecting: do not count parts above the threshold.
         """
         alpha = calibration.alpha if rejecting else 0.0
         self._key = _fingerprint(calibration)
@@ -136,23 +137,23 @@ class Monitor:
 
     @property
     def value(self) -> float:
-        """The martingale now, at most 1 at the start; ALARM and more is an alarm."""
+        """The martingale's value, at most 1 at the start; ALARM or more is an alarm."""
         largest = max(urn.log_value for urn in self._urns)
         return float(np.exp(min(largest, 700.0)) / len(self._urns))
 
     @property
     def alarm(self) -> bool:
-        """Whether the value ever reached ALARM: the parts no longer look the same."""
+        """Whether the value has ever reached ALARM: the parts look different now."""
         return self.alarm_at is not None
 
     @property
     def course(self) -> list[tuple[int, float]]:
-        """(parts so far, value), thinned out, to be drawn."""
+        """Some points (parts so far, value), for a plot."""
         last = (self.parts, self.value)
         return self._course if self._course[-1] == last else [*self._course, last]
 
     def add(self, own_scores: Float[np.ndarray, "..."]) -> float:
-        """Takes in one part; returns the value after it.
+        """Adds one part; returns the value after it.
 
         Args:
           own_scores: its image score; with cross each fold's.
@@ -169,7 +170,7 @@ class Monitor:
         return value
 
     def _remember(self, value: float) -> None:
-        """Keeps a point of the course, and with many parts only every second one."""
+        """Keeps a point of the course; with many parts, points further apart."""
         spacing = max(1, self._course[-1][0] // (_COURSE // 2))
         if self.parts - self._course[-1][0] >= spacing:
             self._course.append((self.parts, value))
@@ -177,7 +178,7 @@ class Monitor:
             self._course = self._course[::2]
 
     def save(self, path: Path) -> None:
-        """Writes the state whole or not at all.
+        """Writes the state: all of it or nothing.
 
         Raises:
           UserError: the folder cannot be written.
@@ -203,9 +204,9 @@ class Monitor:
 
     @classmethod
     def load(cls, path: Path, calibration: Calibration, seed: int = 0) -> "Monitor":
-        """The state in a file, or a new one where there is none.
+        """Returns the monitor that a file holds, or a new one if there is no file.
 
-        A state of another calibration is set aside as `NAME.<its key>`.
+        The state of another calibration is renamed to `NAME.<its key>`.
 
         Raises:
           UserError: the file is damaged or cannot be read.
@@ -238,6 +239,6 @@ class Monitor:
 
 
 def _fingerprint(calibration: Calibration) -> str:
-    """Tells calibrations apart."""
+    """A short text that differs between calibrations."""
     text = json.dumps(calibration.to_dict(), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

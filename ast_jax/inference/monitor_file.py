@@ -1,4 +1,4 @@
-"""A monitor whose state is a file of the run, so that it survives a restart."""
+"""A monitor with its state in a file of the run, so that it survives a restart."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,18 +14,18 @@ from ast_jax.inference.prediction import Prediction
 from ast_jax.run import locked
 
 _SAVED_EVERY = 100
-"""Parts; what a killed process watched since is watched by nobody."""
+"""Parts. If the process is killed, the parts since the last save are forgotten."""
 
 
 class MonitorFile:
     """Watches predictions in their order; `opened` makes one."""
 
     def __init__(self, monitor: Monitor, path: Path):
-        """Of a monitor and the file of its state."""
+        """Wraps a monitor and the path of its state."""
         self.monitor, self._path = monitor, path
 
     def watch(self, result: Prediction | UserError) -> dict[str, Any]:
-        """Takes in a part, and returns what its row says of the stream so far."""
+        """Adds a part; returns the entry of its row about the stream so far."""
         if isinstance(result, UserError):
             return {}
         before = self.monitor.alarm
@@ -38,7 +38,7 @@ class MonitorFile:
 
     @property
     def verdict(self) -> str:
-        """One line for people."""
+        """The state of the monitor in words."""
         monitor = self.monitor
         if monitor.alarm:
             return (
@@ -62,7 +62,7 @@ class MonitorFile:
 
 @contextmanager
 def opened(detector: Detector) -> Iterator[MonitorFile]:
-    """Goes on with the monitor of a detector's run; at the end writes its state.
+    """Opens the monitor of a detector's run; writes its state at the end.
 
     Raises:
       UserError: there is no calibration, another process watches, or the folder cannot

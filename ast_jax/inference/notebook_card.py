@@ -1,4 +1,4 @@
-"""How a prediction shows itself in a notebook: score, decision and heat map."""
+"""A notebook's view of a prediction: score, decision and heat map."""
 
 import base64
 import io
@@ -9,7 +9,7 @@ from ast_jax.inference.colours import ColourScale
 from ast_jax.inference.heat_map import overlay
 from ast_jax.inference.prediction import Prediction
 
-_WIDTH = 320  # of the heat map at most, in pixels
+_WIDTH = 320  # the heat map's largest width and height, in pixels
 _DECISIONS = {
     True: ("anomalous", "#b3261e"),
     False: ("good", "#1b6e3c"),
@@ -18,7 +18,7 @@ _DECISIONS = {
 
 
 def html(prediction: Prediction, scale: ColourScale) -> str:
-    """Returns a fragment of HTML, the heat map inside."""
+    """Returns a fragment of HTML that contains the heat map."""
     decision, colour = _DECISIONS[prediction.anomalous]
     details = [f"score {prediction.score:.4g}"]
     if prediction.anomalous is not None:

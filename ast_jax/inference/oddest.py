@@ -1,4 +1,4 @@
-"""The good parts that a detector finds oddest: worth a look before it is trusted."""
+"""The good parts with the highest scores: look at them before trusting a detector."""
 
 from typing import NamedTuple
 
@@ -19,8 +19,8 @@ class OddestParts(NamedTuple):
 
     Attributes:
       parts: the parts.
-      scores: the student's of them.
-      held_out: whether training has not seen them.
+      scores: the student's scores of them.
+      held_out: whether they were left out of training.
     """
 
     parts: Parts
@@ -29,7 +29,7 @@ class OddestParts(NamedTuple):
 
 
 def oddest_of(left_out: LeftOut, calibration: Calibration) -> OddestParts:
-    """Those of the parts that training left out, up to the one that decides."""
+    """The oddest left-out parts, down to the one whose score is the threshold."""
     count = max(COUNT, min(_MOST, calibration.exceeding))
     parts, scores = left_out
     order = np.argsort(-scores.image, kind="stable")[:count]
@@ -39,10 +39,10 @@ def oddest_of(left_out: LeftOut, calibration: Calibration) -> OddestParts:
 def oddest_good_parts(
     run: Run, category: Category, ensemble: Ensemble
 ) -> OddestParts | None:
-    """Scores the good parts that training left out, or where there are none its own.
+    """Scores the left-out good parts; if there are none, the training parts.
 
     Returns:
-      The `COUNT` oddest; None without any good part.
+      The `COUNT` oddest; None if there is no good part.
     """
     split, ids = _good_parts(run, category)
     position = {part_id: row for row, part_id in enumerate(category.parts[split].ids)}
@@ -61,7 +61,7 @@ def oddest_good_parts(
 
 
 def _good_parts(run: Run, category: Category) -> tuple[str, list[str]]:
-    """The split and the ids of the good parts to look at."""
+    """The split and the ids of the good parts to score."""
     if len(category.parts["validation"]):
         return "validation", list(category.parts["validation"].ids)
     record = run.read_inputs(category.name, run.members(category.name)[0])

@@ -1,4 +1,4 @@
-"""A trained teacher and student, frozen, and what they say of a batch of inputs."""
+"""A trained teacher and student: their files, and the scores of a batch of inputs."""
 
 import dataclasses
 import functools
@@ -23,14 +23,15 @@ from ast_jax.features.inputs import Inputs, Normaliser
 from ast_jax.features.whitening import BlockWhitening
 from ast_jax.files import write_json
 from ast_jax.models import create_student, create_teacher
-from ast_jax.models.layers import PREPARED
+from ast_jax.models.layers import TRANSFORMED
 from ast_jax.models.ops import convolution
 from ast_jax.models.teacher import ParallelTeacher, Teacher
 from ast_jax.parallel import data_mesh, is_main, place, replicated, split_batch, to_host
 from ast_jax.run import Member, Run
 
-# network ("student" or "teacher") → {"map": [n,h,w], "max": [n], "mean": [n]}, with
-# "top" [n] where that decides, and of several groups "groups" [n,h,w,g]
+NETWORKS = ("student", "teacher")
+# network → {"map": [n,h,w], "max": [n], "mean": [n]}; also "top" [n] if the top score
+# decides, and "groups" [n,h,w,g] if there are several groups.
 PairScores = dict[str, dict[str, Float[np.ndarray, "n ..."]]]
 
 
@@ -40,11 +41,11 @@ class Pair:
 
     Attributes:
       teacher: a flow, or several side by side.
-      student: the student, or as many.
-      variables: "teacher" and "student" → Flax collections, and with several of them
-        "units" in which their distances are added up.
-      normaliser: of the input; None for none.
-      reading: of image scores.
+      student: one network, or one for each flow.
+      variables: "teacher" and "student" → Flax collections; with several groups also
+        "units", in which their distances are added.
+      normaliser: of the input, if it is normalised.
+      reading: options by which image scores are read from maps.
     """
 
     teacher: Teacher | ParallelTeacher
@@ -55,13 +56,13 @@ class Pair:
 
     @property
     def groups(self) -> tuple[int, ...]:
-        """How many channels each of several teachers has; () of a single one."""
+        """The number of channels of each of several teachers; () for a single one."""
         if isinstance(self.teacher, Teacher):
             return ()
         return tuple(group.size for group in self.teacher.groups)
 
     def with_units(self, units: scoring.Units) -> "Pair":
-        """The same pair with other units; a pair of one group needs none."""
+        """Returns the pair with other units; a pair of one group has none."""
         if not self.groups:
             return self
         return dataclasses.replace(
@@ -83,43 +84,43 @@ def pair_scores(
     """Returns {"student": …, "teacher": …}, each with map, max, mean and maybe top.
 
     Args:
-      pair: the networks; not its variables.
+      pair: the networks; its own variables are not used.
       variables: as `pair.variables`.
       x: network input.
       foreground: its weight.
     """
     z, log_det = pair.teacher.apply(variables["teacher"], x)
-    both = (z, pair.student.apply(variables["student"], x, train=False))
+    outputs = (z, pair.student.apply(variables["student"], x, train=False))
     if pair.groups:
-        fused = (pair.groups, scoring.Units(*variables["units"]), pair.reading)
-        of_student = scoring.group_scores(*both, foreground, *fused)
+        fusion = (pair.groups, scoring.Units(*variables["units"]), pair.reading)
+        student = scoring.group_scores(*outputs, foreground, *fusion)
     else:
-        of_student = scoring.student_scores(*both, foreground, pair.reading)
-    of_teacher = scoring.teacher_scores(z, log_det, foreground, pair.reading)
-    return {"student": of_student, "teacher": of_teacher}
+        student = scoring.student_scores(*outputs, foreground, pair.reading)
+    teacher = scoring.teacher_scores(z, log_det, foreground, pair.reading)
+    return {"student": student, "teacher": teacher}
 
 
-def prepared(
+def transform_kernels(
     pair: Pair, variables: dict[str, Any], shape: tuple[int, int, int, int]
 ) -> dict[str, Any]:
-    """The variables with what a CPU computes of kernels alone, for a faster inference.
+    """Adds transformed kernels to the variables, so that a CPU scores faster.
 
     Args:
-      pair: what `variables` are of.
-      variables: `pair.variables`, wherever they lie.
-      shape: of the batches of features, [b, h, w, c], that are fastest then.
+      pair: the networks.
+      variables: `pair.variables`, on any devices.
+      shape: of the batches of features, [b, h, w, c], that become fastest.
     """
     if jax.default_backend() != "cpu":
         return variables
     modules = {"teacher": pair.teacher, "student": pair.student}
     return variables | {
-        network: variables[network] | _prepare(module, variables[network], shape)
+        network: variables[network] | _transformed(module, variables[network], shape)
         for network, module in modules.items()
     }
 
 
 def tiles(pair: Pair, shape: tuple[int, int, int, int]) -> tuple[int | None, ...]:
-    """Equal for shapes for which `prepared` makes the same."""
+    """The tile of each kernel size; equal tiles have equal transformed kernels."""
     if jax.default_backend() != "cpu":
         return ()
     shapes = map(np.shape, jax.tree.leaves(pair.variables))
@@ -128,17 +129,20 @@ def tiles(pair: Pair, shape: tuple[int, int, int, int]) -> tuple[int | None, ...
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
-def _prepare(module: nn.Module, variables: dict[str, Any], shape: tuple) -> dict:
-    return module.apply(variables, jnp.zeros(shape), mutable=[PREPARED])[1]
+def _transformed(module: nn.Module, variables: dict[str, Any], shape: tuple) -> dict:
+    """The collection of transformed kernels; the layers put them there in a call."""
+    return module.apply(variables, jnp.zeros(shape), mutable=[TRANSFORMED])[1]
 
 
 def score(
     pair: Pair, inputs: Inputs, *, batch_size: int, mesh: Mesh | None = None
 ) -> PairScores:
-    """Scores all inputs, batch by batch; the last batch is filled up and cut.
+    """Scores all inputs, batch by batch.
+
+    The last batch is filled up, and its scores are cut off again.
 
     Raises:
-      UserError: a device's memory does not suffice for a batch.
+      UserError: a device has too little memory for a batch.
     """
     mesh = mesh or data_mesh()
     batch_size = -(-batch_size // mesh.size) * mesh.size
@@ -153,19 +157,19 @@ def score(
 
     outputs = map(scores_from, range(0, len(inputs), batch_size))
     with memory_errors("scoring", batch_size, mesh.size):
-        # The devices get the next batch, and no more, before the host waits for this.
+        # The devices get one more batch before the host waits for this one.
         pairwise = itertools.pairwise(itertools.chain(outputs, [None]))
         results = [to_host(output) for output, _ in pairwise]
     return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(inputs)], *results)
 
 
 def load_pair(run: Run, category: str, seed: Member) -> Pair:
-    """Opens a trained pair, on whatever devices there are.
+    """Opens a trained pair; any number of devices will do.
 
     Raises:
       UserError: it was not trained, or a checkpoint is missing or damaged.
     """
-    # They bring Orbax and optax, which the class of a detector does not need.
+    # These modules import Orbax and optax, so an import of Detector does without them.
     from ast_jax.training.checkpoints import opened
     from ast_jax.training.state import state_template
 
@@ -199,7 +203,7 @@ def load_pair(run: Run, category: str, seed: Member) -> Pair:
 
 
 def write_units(run: Run, category: str, seed: Member, pair: Pair) -> None:
-    """Writes the units of a pair's groups; of several processes the main one does."""
+    """Writes the units of a pair's groups, in the main process."""
     if pair.groups and is_main():
         units = scoring.Units(*pair.variables["units"])
         tree = {name: array.tolist() for name, array in units._asdict().items()}
@@ -207,7 +211,7 @@ def write_units(run: Run, category: str, seed: Member, pair: Pair) -> None:
 
 
 def _read_units(path: Path, pair: Pair) -> scoring.Units:
-    """What `write_units` wrote; before it did, units that change nothing."""
+    """Reads the units; before they are written, units that change nothing."""
     if not pair.groups or not path.exists():
         return scoring.Units.none(len(pair.groups))
     try:
@@ -219,6 +223,6 @@ def _read_units(path: Path, pair: Pair) -> scoring.Units:
 
 
 def _last_step(run: Run, network: str, record: dict[str, Any]) -> int:
-    """Where a network's training ends."""
+    """The step at which a network's training ends."""
     steps_an_epoch = len(record["train"]) // run.config.train.batch_size
     return run.config[network].epochs * max(1, steps_an_epoch)

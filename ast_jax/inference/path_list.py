@@ -1,22 +1,22 @@
-"""A list of paths that arrives byte by byte, in whatever encoding it was written."""
+"""Reads a list of paths that arrives byte by byte, in any of several encodings."""
 
 import codecs
 import sys
 from collections.abc import Callable, Iterator
 
-_AT_ONCE = 1 << 16
-_LONGEST = 1 << 16  # characters of a line; no system takes so long a path
+_AT_ONCE = 1 << 16  # bytes
+_LONGEST = 1 << 16  # characters of a line; no system has longer paths
 
 
 def path_lines(read: Callable[[int], bytes]) -> Iterator[str]:
     """Yields each line, without its end, as soon as it has arrived.
 
-    A byte-order mark tells UTF-8 and UTF-16; else it is the file system's encoding, in
-    which every byte stands for itself. A line that is longer than any path comes in
-    pieces.
+    A byte-order mark means UTF-8 or UTF-16. Without one the file system's encoding is
+    used, which keeps every byte. A line that is longer than any path is cut in pieces.
 
     Args:
-      read: up to so many bytes, at least one unless there are no more; it may wait.
+      read: returns at most the given number of bytes, and none only at the end; may
+        wait.
     """
     decoder, rest = None, ""
     while content := read(_AT_ONCE):

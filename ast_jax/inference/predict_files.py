@@ -1,4 +1,4 @@
-"""Scores files: rows of `predictions.jsonl`, in order, and a heat map for each."""
+"""Scores files; writes rows of `predictions.jsonl` in order, and heat maps."""
 
 import collections
 import contextlib
@@ -28,20 +28,20 @@ from ast_jax.run import locked
 
 _HEAT_MAPS, _MAPS = "heat_maps", "maps"
 _OCCUPIED = "another prediction writes into this --output; take another"
-_AT_ONCE = 4 * WORKERS  # parts whose files are being written
+_AT_ONCE = 4 * WORKERS  # largest number of parts whose files are being written
 Row = dict[str, Any]
 
 
 @dataclasses.dataclass
 class Summary:
-    """How many parts were scored, how many of them anomalous, and how many failed."""
+    """The number of scored, of anomalous, and of failed parts."""
 
     scored: int = 0
     anomalous: int = 0
     failed: int = 0
 
     def count(self, row: Row) -> None:
-        """Counts one more row."""
+        """Counts a row."""
         self.failed += "error" in row
         self.scored += "error" not in row
         self.anomalous += bool(row.get("anomalous"))
@@ -56,10 +56,10 @@ def predict_files(
 ) -> Summary:
     """Scores a file, or a folder's files; writes OUTPUT/predictions.jsonl and maps.
 
-    What predictions write into `output` is not scored, wherever that lies.
+    Skips files that predictions have written, also if `output` is in the input folder.
 
     Raises:
-      UserError: the input is not there, or the output cannot be written.
+      UserError: the input does not exist, or the output cannot be written.
     """
     own = [output / name for name in (_HEAT_MAPS, _MAPS)]
     if inside := [at for at in own if path.resolve().is_relative_to(at.resolve())]:
@@ -80,7 +80,7 @@ def predict_stream(
     answers: RawIOBase,
     monitor: MonitorFile | None = None,
 ) -> Summary:
-    """Scores the paths in `lines` as they come; each row goes to `answers` at once.
+    """Scores the paths in `lines` as they arrive; writes each row to `answers` at once.
 
     Raises:
       UserError: the output cannot be written.
@@ -104,7 +104,7 @@ def _predict(
 ) -> Summary:
     summary, path = Summary(), output / "predictions.jsonl"
     total = len(sources) if isinstance(sources, Sized) else None
-    # One part is answered sooner by a batch of one, compiled when it comes.
+    # A single part is answered sooner by a batch of one, without a warm-up.
     size = 1 if total == 1 else BATCH_SIZE
     with locked(output, _OCCUPIED), write_errors(path), _opened(path) as file:
         start = time.perf_counter()
@@ -149,33 +149,33 @@ def _rows(
     live: bool,
     monitor: MonitorFile | None,
 ) -> Iterator[Row]:
-    """Writes each part's heat map and then its row, in threads; yields the rows."""
+    """Writes each part's heat map, then its row, in threads; yields the rows."""
     waiting: collections.deque[Source] = collections.deque()
-    under_way: collections.deque[Future[Row]] = collections.deque()
+    unfinished: collections.deque[Future[Row]] = collections.deque()
 
-    def given() -> Iterator[tuple[Path | None, Path | None] | UserError]:
+    def parts() -> Iterator[tuple[Path | None, Path | None] | UserError]:
         for source in sources:
             waiting.append(source)
             problem = source.problem and UserError(source.problem)
             yield problem or (source.image, source.xyz)
 
-    def row_of(source: Source, result: Prediction | UserError, seen: Row) -> Row:
+    def make_row(source: Source, result: Prediction | UserError, watched: Row) -> Row:
         if isinstance(result, UserError):
             return {"path": source.path, "error": str(result)}
         maps = _write_maps(detector, result, output, source.name)
-        return _row(source, result) | seen | maps
+        return _row(source, result) | watched | maps
 
-    # One thread writes all rows, so that they keep their order, and so that neither an
-    # interrupt nor a wait for the next part cuts one or holds it back.
+    # One thread of its own writes all rows: they keep their order, an interrupt cuts
+    # none of them, and no row waits for the next part.
     writer = _Writer(streams)
     with ThreadPoolExecutor(WORKERS) as files, ThreadPoolExecutor(1) as rows:
-        for result in detector.predict_many(given(), batch_size=size, live=live):
-            seen = monitor.watch(result) if monitor else {}
-            row = files.submit(row_of, waiting.popleft(), result, seen)
-            under_way.append(rows.submit(writer.write, row))
-            while under_way and (len(under_way) > _AT_ONCE or under_way[0].done()):
-                yield under_way.popleft().result()
-        for future in under_way:
+        for result in detector.predict_many(parts(), batch_size=size, live=live):
+            watched = monitor.watch(result) if monitor else {}
+            row = files.submit(make_row, waiting.popleft(), result, watched)
+            unfinished.append(rows.submit(writer.write, row))
+            while unfinished and (len(unfinished) > _AT_ONCE or unfinished[0].done()):
+                yield unfinished.popleft().result()
+        for future in unfinished:
             yield future.result()
 
 
@@ -186,7 +186,7 @@ class _Writer:
         self._streams, self._failed = streams, False
 
     def write(self, future: "Future[Row]") -> Row:
-        if self._failed:  # a row that is missing must not be followed by others
+        if self._failed:  # no row may follow one that is missing
             raise BrokenPipeError
         try:
             row = future.result()
@@ -214,7 +214,7 @@ def _row(source: Source, prediction: Prediction) -> Row:
 
 
 def _by_fold(prediction: Prediction) -> Row:
-    """What else decides with cross calibration, and joins a calibration."""
+    """The scores that a later answer adds to the calibration."""
     if prediction.score_by_fold is None:
         return {"maximum": prediction.maximum}
     return {
@@ -227,7 +227,7 @@ def _by_fold(prediction: Prediction) -> Row:
 def _write_maps(
     detector: Detector, prediction: Prediction, output: Path, name: Path
 ) -> Row:
-    """Writes the overlay and the raw map; returns where they are, below `output`."""
+    """Writes the overlay and the raw map; returns their paths below `output`."""
     heat_map, score_map = Path(_HEAT_MAPS, f"{name}.png"), Path(_MAPS, f"{name}.tiff")
     picture = Image.fromarray(overlay(prediction, detector.colour_scale))
     # Level 1 is several times faster than the default for a tenth more bytes.
@@ -240,7 +240,7 @@ def _write_maps(
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[RawIOBase]:
-    """A new file in the place of an old one, unbuffered: each row is there at once."""
+    """Opens a new file in place of an old one, without a buffer for rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb", buffering=0) as file:
         yield file

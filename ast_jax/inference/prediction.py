@@ -1,4 +1,4 @@
-"""What a detector says of one part: score, decision, map and marked regions."""
+"""A detector's result for one part: score, decision, map and marked regions."""
 
 import dataclasses
 import functools
@@ -21,11 +21,11 @@ class Prediction:
     Attributes:
       score: the image score.
       fine: the score map at 8 times the feature map's resolution.
-      part: what was scored, decoded.
+      part: the part, decoded.
       calibration: of the category, or None.
-      html: of a prediction, what a notebook shows.
+      html: makes a notebook's picture of a prediction.
       score_by_fold: with cross calibration the image score of each fold's own pairs.
-      maximum_by_fold: likewise of the map's highest value.
+      maximum_by_fold: with cross calibration each fold's own highest map value.
     """
 
     score: float
@@ -47,7 +47,7 @@ class Prediction:
 
     @property
     def threshold(self) -> float | None:
-        """The part is anomalous exactly where its score is higher."""
+        """The limit of the score; the part is anomalous if its score is higher."""
         if self.calibration is None:
             return None
         score = np.array([self.score])
@@ -55,7 +55,7 @@ class Prediction:
 
     @property
     def pixel_threshold(self) -> float | None:
-        """A pixel with a higher score is marked."""
+        """The limit of the map; a pixel with a higher score is marked."""
         if self.calibration is None:
             return None
         maximum = np.array([self.maximum])
@@ -66,19 +66,19 @@ class Prediction:
 
     @property
     def maximum(self) -> float:
-        """The map's highest value, where marks are decided."""
+        """The highest value of `fine`; it decides whether any pixel is marked."""
         return float(self.fine.max())
 
     @property
     def own_scores(self) -> Float[np.ndarray, "1 ..."]:
-        """What the calibration compares: the image score, or each fold's own."""
+        """The scores that the calibration compares: the image score, or each fold's."""
         if self.score_by_fold is None:
             return np.array([self.score])
         return self.score_by_fold[None]
 
     @property
     def p_value(self) -> float | None:
-        """How probable so high a score is for a good part."""
+        """The probability that a good part has such a high score."""
         if self.calibration is None:
             return None
         return float(self.calibration.p_values(self.own_scores)[0])
@@ -92,11 +92,11 @@ class Prediction:
 
     @functools.cached_property
     def regions(self) -> tuple[Region, ...] | None:
-        """Where the map is above the pixel threshold, highest peak first."""
+        """The regions of the map above the pixel threshold, highest peak first."""
         if self.calibration is None:
             return None
         return marked_regions(self.map, self.pixel_threshold, self.part.z)
 
     def _repr_html_(self) -> str:
-        """Returns what a notebook shows: score, decision and heat map."""
+        """Returns a notebook's view: score, decision and heat map."""
         return self.html(self) if self.html else html_escape(repr(self))

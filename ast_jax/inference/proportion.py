@@ -11,8 +11,8 @@ class Proportion:
     """An observed share with its exact 95 % confidence interval.
 
     Attributes:
-      count: how many were counted.
-      total: of how many, at least one.
+      count: the number of parts with a property.
+      total: the number of all parts, at least one.
     """
 
     count: int
@@ -26,7 +26,7 @@ class Proportion:
     @property
     def interval(self) -> tuple[float, float]:
         """Clopper and Pearson's interval (Biometrika 26, 1934); it includes 0 and 1."""
-        from scipy import stats  # takes longer to import than all else here
+        from scipy import stats  # slow to import
 
         interval = stats.binomtest(self.count, self.total).proportion_ci(
             confidence_level=0.95, method="exact"
@@ -35,5 +35,5 @@ class Proportion:
 
 
 def share_of_alarms(alarms: Bool[np.ndarray, " n"]) -> Proportion | None:
-    """The false-alarm rate if the parts are good, recall if defective; None of none."""
+    """The false-alarm rate of good parts, or recall of defects; None without parts."""
     return Proportion(int(alarms.sum()), alarms.size) if alarms.size else None

@@ -1,4 +1,4 @@
-"""One part as its user hands it over: as files, pictures or arrays."""
+"""Reads one part from a user's files, pictures or arrays."""
 
 import os
 from collections.abc import Sequence
@@ -24,36 +24,36 @@ from ast_jax.data.raster import colours
 from ast_jax.errors import UserError
 from ast_jax.mode import Mode
 
-# A file, or what NumPy makes an array of: its own, lists, JAX's and torch's arrays.
-Source = Any
+# A file, or a value for NumPy's asarray: also nested lists, JAX's and torch's arrays.
+FileOrArray = Any
 _UNKNOWN = "unknown"  # in place of the defect type
 
 
 def decode(
     mode: str,
-    image: Source | Image.Image | None,
-    xyz: Source | None,
+    image: FileOrArray | Image.Image | None,
+    xyz: FileOrArray | None,
     name: str = "",
     *,
     depth_options: DepthOptions = DEFAULT_DEPTH,
     bit_depth: int = FULL_DEPTH,
 ) -> Part:
-    """Decodes one part; the files of data sets go the same way.
+    """Decodes one part, in the same way as the files of data sets.
 
     Args:
-      mode: rgb, in which `xyz` is not looked at, 3d or rgb3d.
+      mode: rgb, which ignores `xyz`, 3d or rgb3d.
       image: a file, a Pillow image, or an array or nested list [h,w], [h,w,1], [h,w,3]
         or [h,w,4] (alpha is dropped) of 8 or 16 bits.
       xyz: a file as `decode_z` reads it, or an array or nested list [h,w,3] (x, y, z)
-        or [h,w] (z): floats in metres or integers in millimetres; 0 or NaN where depth
-        is missing.
-      name: what a warning calls the part.
-      depth_options: the run's.
-      bit_depth: the run's: how many bits of 16 the camera fills.
+        or [h,w] (z): floats in metres or integers in millimetres; 0 or NaN means
+        missing depth.
+      name: the part's name in warnings.
+      depth_options: of the run.
+      bit_depth: of the run; how many of 16 bits the camera uses.
 
     Raises:
-      UserError: what the mode needs is not given, cannot be decoded or does not fit
-        together, or no depth is present at all.
+      UserError: an input that the mode needs is missing or cannot be decoded, the
+        inputs do not fit together, or no pixel has depth.
     """
     mode = Mode(mode)
     needs = {"image": image} if mode.has_colour else {}
@@ -73,12 +73,14 @@ def decode(
     return Part(name or _name(image, xyz), _UNKNOWN, pixels, z, None)
 
 
-def _name(*sources: Source | Image.Image | None) -> str:
+def _name(*sources: FileOrArray | Image.Image | None) -> str:
     paths = [str(s) for s in sources if isinstance(s, str | os.PathLike)]
     return next(iter(paths), "part")
 
 
-def _pixels(image: Source | Image.Image, bit_depth: int) -> UInt8[np.ndarray, "h w 3"]:
+def _pixels(
+    image: FileOrArray | Image.Image, bit_depth: int
+) -> UInt8[np.ndarray, "h w 3"]:
     if isinstance(image, str | os.PathLike):
         return decode_image(Path(image), bit_depth=bit_depth)
     if not isinstance(image, Image.Image):
@@ -93,14 +95,14 @@ def _pixels(image: Source | Image.Image, bit_depth: int) -> UInt8[np.ndarray, "h
         array = np.asarray(colours(ImageOps.exif_transpose(image)))
     except UserError:
         raise
-    except Exception as error:  # of many kinds, from Pillow's plugins
+    except Exception as error:  # Pillow's plugins raise many types
         raise UserError(f"image: {error}") from error
     values = whole_numbers(array if array.ndim == 3 else array[..., None], "image")
     return eight_bits(values, "image", bit_depth)
 
 
 def _deep_content(image: Image.Image) -> bytes | None:
-    """The file of 16-bit colour that Pillow has opened and would read with 8 bits."""
+    """The bytes of a file with 16-bit colour, which Pillow would read with 8 bits."""
     if not isinstance(image, ImageFile.ImageFile) or not image.tile or not image.fp:
         return None
     if ";16" not in str(image.tile[0].args):
@@ -124,7 +126,7 @@ def _pixels_of_array(image: np.ndarray, bit_depth: int) -> UInt8[np.ndarray, "h 
     return eight_bits(values, "image", bit_depth)
 
 
-def _depth(xyz: Source, depth_options: DepthOptions) -> Float32[np.ndarray, "h w"]:
+def _depth(xyz: FileOrArray, depth_options: DepthOptions) -> Float32[np.ndarray, "h w"]:
     if isinstance(xyz, str | os.PathLike):
         z, name = decode_z(Path(xyz), options=depth_options), str(xyz)
     else:
@@ -136,10 +138,10 @@ def _depth(xyz: Source, depth_options: DepthOptions) -> Float32[np.ndarray, "h w
 
 
 def _array(value: Any, name: str) -> np.ndarray:
-    """NumPy's array of any library's, or of nested lists.
+    """Converts any library's array, or nested lists, to NumPy's.
 
     Raises:
-      UserError: there is none.
+      UserError: that is not possible.
     """
     if isinstance(value, np.ndarray):
         return value
@@ -148,7 +150,7 @@ def _array(value: Any, name: str) -> np.ndarray:
         raise UserError(f"{name}: got {kind}, expected a file or an array")
     try:
         return np.asarray(value)
-    # Of many kinds: a tensor that has a gradient, or lies on a GPU; unequal lists.
+    # Many types: from a tensor with a gradient or on a GPU, or lists of unequal length.
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "")
         kind = type(value).__name__

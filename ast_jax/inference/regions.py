@@ -1,4 +1,4 @@
-"""Marked regions: where a part is anomalous, how large, how strongly and how deep."""
+"""Marked regions of a score map: place, size, strength and depth."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 from scipy import ndimage
 
-EIGHT_CONNECTED = np.ones((3, 3), bool)  # the structure of a region of pixels
+EIGHT_CONNECTED = np.ones((3, 3), bool)  # pixels that touch at a corner are connected
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,12 +15,12 @@ class Region:
 
     Attributes:
       box: the bounding box's left, top, width and height in pixels.
-      area: marked pixels.
+      area: the number of its pixels.
       peak: the largest score.
-      peak_at: its pixel, x and y.
+      peak_at: x and y of the pixel with this score.
       depth_difference: the region's median z minus that of its surroundings, in metres:
-        positive where it lies deeper (a hole), negative where it stands out. None
-        without z, or where none is present in the region or around it.
+        positive for a hole, negative for a bump. None without z, or if the region or
+        its surroundings have no depth.
     """
 
     box: tuple[int, int, int, int]
@@ -84,8 +84,8 @@ def _depth(
 ) -> float | None:
     """Median z in the region minus that in a frame half its size around it.
 
-    The frame surrounds the region evenly, so that the slope of a tilted part cancels;
-    pixels of other regions do not count as surroundings.
+    The frame is equally wide on all sides, so that the slope of a tilted part cancels.
+    Pixels of other regions do not belong to the frame.
     """
     width = max(2, round(area**0.5 / 2))
     crop = tuple(slice(max(0, s.start - width), s.stop + width) for s in box)

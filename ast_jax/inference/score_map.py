@@ -1,4 +1,4 @@
-"""Score maps on the host: from the feature map's resolution to a picture's."""
+"""Resizes score maps on the host, from the feature map's size to a picture's."""
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -20,9 +20,9 @@ def map_at(
     size: tuple[int, int] | None = None,
     smoothing: float = 0.0,
 ) -> Float[np.ndarray, "h w"]:
-    """A score map at 8 times its resolution (192), then at an image's (height, width).
+    """A score map at 8 times its resolution (192), or resized to (height, width).
 
-    Bicubic to 192, the authors' step, smoothed there; bilinear from there.
+    The step to 192 is bicubic, as the authors', and smooths; the next is bilinear.
     """
     fine = upsampled(score_map, smoothing)
     return fine if size is None else resized(fine, size)

@@ -1,7 +1,7 @@
-"""Which files a user means by a path: images and their point clouds, to be scored.
+"""Finds the files to score, images and point clouds, at a path of the user.
 
-Point clouds pair with images by stem: in a folder of their own, or in `xyz/` beside
-`rgb/`, as MVTec 3D-AD lays them out.
+An image and its point cloud have the same stem. The clouds are in a folder of their
+own, or in `xyz/` beside `rgb/`, as in MVTec 3D-AD.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from ast_jax.errors import UserError
 from ast_jax.files import UniqueNames
 from ast_jax.mode import Mode
 
-WRITTEN = (".png", ".tiff")  # what is written of each part, under its name
+WRITTEN = (".png", ".tiff")  # suffixes of the files that a prediction writes of a part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Source:
     """The files of one part.
 
     Attributes:
-      path: what the user calls it.
-      name: a relative path without suffix, like no other part's, for files about it.
-      image: its image; None where there is none.
-      xyz: its point cloud, which may be missing; None where the user named none.
-      problem: why there can be no such file, or None.
+      path: the part's name in the rows; the user's path.
+      name: a relative path without suffix, unique to the part, for its heat map.
+      image: its image; None if it has none.
+      xyz: its point cloud, which may be missing; None if the user named none.
+      problem: the reason why the path cannot be a file, or None.
     """
 
     path: str
@@ -41,22 +41,22 @@ class Source:
 def listed(
     path: Path, xyz: Path | None, mode: str, leave_out: Collection[Path] = ()
 ) -> list[Source]:
-    """The part of a file, or the parts in a folder and below it, sorted by path.
+    """Lists the part of a file, or the parts in a folder and below it, sorted by path.
 
-    Links to folders are followed, as training does. Of folders `rgb`, `xyz`, `gt` side
-    by side only the one is entered that `mode` is about, so that neither clouds nor
-    ground truth are taken for images.
+    Follows links to folders, as training does. Of folders `rgb`, `xyz`, `gt` side by
+    side it enters only the one that `mode` needs, so that no point cloud and no ground
+    truth counts as an image.
 
     Args:
-      path: in mode `3d` without `xyz` of point clouds, else of images.
-      xyz: the file's point cloud, or the folder of those of the folder's images, below
-        which they lie as the images do; None to look for `xyz/` beside `rgb/`.
+      path: of images; in mode `3d` without `xyz`, of point clouds.
+      xyz: the file's point cloud, or the folder with the clouds of the folder's images,
+        in the same subfolders; None to look for `xyz/` beside `rgb/`.
       mode: rgb, 3d or rgb3d.
       leave_out: folders that are not entered.
 
     Raises:
       UserError: a path does not exist, nothing is found, a folder cannot be read, or
-        nothing says where the point clouds are.
+        the place of the point clouds is not known.
     """
     for argument in (path, xyz):
         if argument is not None and not argument.exists():
@@ -86,11 +86,11 @@ def listed(
 
 
 def streamed(lines: Iterable[str], xyz: Path | None, mode: str) -> Iterator[Source]:
-    """A part for each line with a path; empty lines are passed over.
+    """Yields a part for each line with a path; skips empty lines.
 
     Args:
       lines: paths, each with or without its line's end.
-      xyz: the folder in which every point cloud has its image's stem; None to look
+      xyz: the folder with a point cloud of the same stem for every image; None to look
         for `xyz/` beside `rgb/`.
       mode: rgb, 3d or rgb3d.
     """
@@ -106,7 +106,7 @@ def streamed(lines: Iterable[str], xyz: Path | None, mode: str) -> Iterator[Sour
 
 
 def _relative(file: Path) -> Path:
-    """The path from the working directory, or else from the file system's root."""
+    """The path relative to the working directory, else to the file system's root."""
     absolute, root = Path(os.path.abspath(file)), Path.cwd()
     if not absolute.is_relative_to(root):
         root = Path(absolute.anchor)
@@ -123,7 +123,7 @@ def _below(
     suffixes: Collection[str],
     left_out: frozenset[tuple[int, int]],
 ) -> Iterator[Path]:
-    """The visible files with one of the suffixes, in a folder and below it.
+    """The files with one of the suffixes in a folder and below it, without hidden ones.
 
     Raises:
       UserError: a folder cannot be read.
@@ -137,7 +137,7 @@ def _below(
         return
     folders = [name for name in names if os.path.isdir(folder / name)]
     for name in [kind] if kind in folders else folders:
-        # A link to a folder above this one leads nowhere new.
+        # `here` is left out because a link may lead to a folder above this one.
         yield from _below(folder / name, kind, suffixes, left_out | {here})
     for name in set(names).difference(folders):
         if (folder / name).suffix.lower() in suffixes:
@@ -145,7 +145,7 @@ def _below(
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    """The same for every path to one folder."""
+    """A key that all paths to a folder share."""
     status = folder.stat()
     return status.st_dev, status.st_ino
 
@@ -162,13 +162,13 @@ def _source(path: str, file: Path, name: Path, xyz: Path | None, mode: str) -> S
         return Source(path, name, file, cloud)
     if Mode(mode).has_colour:
         return Source(path, name, file, None)
-    # In mode 3d an image is only looked at, where there is one.
+    # Mode 3d does not score the image; it is only shown, if there is one.
     image = _by_stem(beside / "rgb", file.stem, IMAGE_SUFFIXES)
     shown = file.parent.name == "xyz" and os.path.isfile(image)
     return Source(path, name, image if shown else None, file)
 
 
-# A name as it is, and in the Unicode forms that file systems have made of it.
+# A name as it is, and in the Unicode forms into which file systems convert it.
 _FORMS = (
     str,
     functools.partial(unicodedata.normalize, "NFC"),
@@ -177,11 +177,11 @@ _FORMS = (
 
 
 def _by_stem(folder: Path, stem: str, suffixes: Iterable[str]) -> Path:
-    """The file of that stem; the first name that was looked for where there is none."""
-    # Longest first, so that a missing point cloud is missed as .tiff.
+    """The file with a stem; without one, the first name that was looked for."""
+    # Longest first, so that an error about a missing point cloud names a .tiff.
     names = [stem + s for s in sorted(suffixes, key=lambda s: (-len(s), s))]
     names += [stem + Path(name).suffix.upper() for name in names]
     forms = dict.fromkeys(f(name) for f in _FORMS for name in names)
     found = (folder / name for name in forms)
-    # os.path answers no where pathlib raises: for a name that is too long.
+    # For a name that is too long os.path returns False, and pathlib raises.
     return next((path for path in found if os.path.isfile(path)), folder / names[0])

@@ -111,7 +111,8 @@ def compare(
     for part, prediction in zip(parts, predictions, strict=True):
         if isinstance(prediction, UserError):
             raise prediction
-        inputs = {name: array[None] for name, array in detector.prepare(part).items()}
+        arrays = detector.preprocess(part)
+        inputs = {name: array[None] for name, array in arrays.items()}
         outputs = function(inputs)
         # An ensemble's scores are in deviations and may be about 0.
         scale = max(abs(prediction.score), 1.0)

@@ -37,7 +37,7 @@ from ast_jax.data import depth
 from ast_jax.errors import UserError
 from ast_jax.features.category import Category
 from ast_jax.files import expanded
-from ast_jax.inference.calibration import write_calibration
+from ast_jax.inference.calibration_file import write_calibration
 from ast_jax.inference.category import calibrate_category
 from ast_jax.interop.official_state_dict import (
     StateDict,
@@ -51,7 +51,7 @@ from ast_jax.run import Run
 from ast_jax.training.checkpoints import CheckpointStore
 from ast_jax.training.state import state_template
 
-NETWORKS = ("teacher", "student")
+_CREATE = {"teacher": create_teacher, "student": create_student}
 _AUTHORS_PADDING = architecture.PADDINGS[1]
 # More than any schedule has, so that train.py takes the networks as trained.
 _TRAINED = 10**9
@@ -84,7 +84,7 @@ def import_pair(
     config.dataset.categories = (category,)
     if config.backbone.name == AUTO:
         config.backbone.name = B5
-    states = {name: read_state_dict(Path(files[name])) for name in NETWORKS}
+    states = {name: read_state_dict(Path(files[name])) for name in _CREATE}
     variables = _fitted(states, config, files)
     opened = open_categories(config)[0] if config.dataset.root else None
     with _joining(directory, config) as run:
@@ -140,17 +140,13 @@ def _fitted(
       UserError: they have others; the line names file and tensor.
     """
     size = _sizes(config)
-    modules = {
-        "teacher": create_teacher(config, **size),
-        "student": create_student(config, **size),
-    }
     variables = {}
-    for name, module in modules.items():
+    for name, create in _CREATE.items():
         try:
             variables[name] = _variables(states[name], name, config)
         except UserError as error:
             raise UserError(f"{files[name]}: {error}") from error
-        template = state_template(module, config, **size).variables
+        template = state_template(create(config, **size), config, **size).variables
         ours, expected = flatten_dict(variables[name]), flatten_dict(template)
         # Kernels first: they tell most.
         for path, leaf in sorted(expected.items(), key=lambda item: -item[1].ndim):
@@ -216,7 +212,7 @@ def _write_pair(
     if opened:
         record["bit_depth"] = opened.parts["train"].bit_depth
     run.write_inputs(category, seed, record)
-    for name, create in zip(NETWORKS, (create_teacher, create_student), strict=True):
+    for name, create in _CREATE.items():
         template = state_template(create(run.config, **size), run.config, **size)
         state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), template)
         state = state.replace(step=jnp.int32(_TRAINED), **variables[name])

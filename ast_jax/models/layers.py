@@ -10,10 +10,10 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from ast_jax.models.ops.convolution import Padding, convolve, prepare
+from ast_jax.models.ops.convolution import Padding, convolve, transform_kernel
 
-PREPARED = "prepared"
-"""The Flax collection of what a CPU computes of kernels alone: see `pair.prepared`."""
+TRANSFORMED = "transformed"
+"""The Flax collection of kernels that inference has transformed ahead, for a CPU."""
 
 # PyTorch's default for kernels, uniform in ±1/√fan_in: docs/method.md "Initialisation".
 torch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -82,14 +82,14 @@ class Conv(nn.Module):
         return y + bias.reshape(y.shape)
 
     def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        """Of the prepared kernel, if there is one."""
-        prepared = None
-        if self.has_variable(PREPARED, "kernel"):
-            prepared = self.get_variable(PREPARED, "kernel")
-        elif self.is_mutable_collection(PREPARED) and not self.is_initializing():
-            made = prepare(kernel, x.shape, self.dtype)
-            self.put_variable(PREPARED, "kernel", made)
-        return convolve(x, kernel, self.padding, self.dtype, prepared)
+        """Uses the transformed kernel, if there is one; makes it, if asked to."""
+        transformed = None
+        if self.has_variable(TRANSFORMED, "kernel"):
+            transformed = self.get_variable(TRANSFORMED, "kernel")
+        elif self.is_mutable_collection(TRANSFORMED) and not self.is_initializing():
+            made = transform_kernel(kernel, x.shape, self.dtype)
+            self.put_variable(TRANSFORMED, "kernel", made)
+        return convolve(x, kernel, self.padding, self.dtype, transformed)
 
 
 class BatchNorm(nn.Module):

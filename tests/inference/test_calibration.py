@@ -1,23 +1,17 @@
 """The conformal guarantees, by rank arithmetic and by simulation."""
 
-import json
 import logging
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from ast_jax.config import default
 from ast_jax.errors import UserError
 from ast_jax.inference.calibration import (
     Calibration,
     calibrate,
     cross_bound,
-    read_calibration,
-    write_calibration,
 )
-from ast_jax.inference.ensemble import Scale
-from ast_jax.run import Run
 
 
 def _calibrated(count, alpha):
@@ -250,43 +244,3 @@ def test_an_unattainable_alpha_is_said_of_an_old_calibration(caplog):
     with caplog.at_level(logging.WARNING, logger="absl"):
         assert _calibrated(99, 0.05).with_alpha(0.001).attainable == 0.01
     assert "takes 999: using the smallest attainable, 0.01" in caplog.text
-
-
-SPLIT = Calibration(0.05, (0.1, 0.30000001192092896), (0.2, 0.4))
-CROSS = Calibration(0.05, (0.1, 0.2), (0.2, 0.4), (1, 0), (0, 1))
-SCALE = Scale(0.1, 0.2, 0.3, 0.4)
-SCALES = {"7": {"student": SCALE, "teacher": Scale(1.0, 2.0, 3.0, 4.0)}}
-
-
-@pytest.fixture
-def run(tmp_path):
-    return Run.create(tmp_path / "run", default())
-
-
-@pytest.mark.parametrize("calibration", [None, SPLIT, CROSS])
-@pytest.mark.parametrize("scales", [{}, SCALES])
-def test_what_is_written_is_read(run, calibration, scales):
-    write_calibration(run, "bagel", calibration, scales)
-    assert read_calibration(run, "bagel") == (calibration, scales)
-
-
-def test_the_file_of_a_split_is_what_earlier_versions_wrote(run):
-    write_calibration(run, "bagel", SPLIT, {})
-    text = (run.directory / "bagel" / "calibration.json").read_text()
-    values = {"alpha": 0.05, "scores": list(SPLIT.scores), "map_maxima": [0.2, 0.4]}
-    assert json.loads(text) == {"calibration": values, "scales": {}}
-
-
-def test_a_category_that_was_not_evaluated_names_the_command(run):
-    with pytest.raises(UserError, match=f"evaluate.py --workdir={run.directory}"):
-        read_calibration(run, "bagel")
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[]", "null", '{"calibration": {}}', '{"calibration": {"alpha": 1}}']
-)
-def test_a_damaged_file_is_named(run, text):
-    write_calibration(run, "bagel", None, {})
-    (run.directory / "bagel" / "calibration.json").write_text(text)
-    with pytest.raises(UserError, match=r"calibration.json: damaged"):
-        read_calibration(run, "bagel")

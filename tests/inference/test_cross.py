@@ -81,7 +81,7 @@ def test_the_detector_decides_as_evaluation_does(crossed, predictions):
 
 
 def test_an_exported_detector_decides_as_predict_does(detector, predictions):
-    parts = [detector.prepare(p.part) for p in predictions[:3]]
+    parts = [detector.preprocess(p.part) for p in predictions[:3]]
     outputs = jax.jit(whole(detector))(
         {name: np.stack([part[name] for part in parts]) for name in parts[0]}
     )

@@ -22,6 +22,7 @@ from PIL import Image
 
 from ast_jax import Detector
 from ast_jax.errors import UserError
+from ast_jax.inference.program import Program
 from ast_jax.inference.score_map import map_at
 from ast_jax.pipeline import evaluate_category, open_categories
 
@@ -178,7 +179,8 @@ def test_a_stream_compiles_once(run, monkeypatch):
 
 def test_transformed_kernels_exist_once_a_tile(run):
     detector = Detector.load(run.directory)
-    batches = [detector._prepared_for(batch) for batch in (1, 2, 3, 200, 300)]
+    program = Program(detector)
+    batches = [program.variables_for(batch) for batch in (1, 2, 3, 200, 300)]
     assert batches[0] is batches[1] is batches[2]
     assert batches[3] is batches[4] is not batches[0]
     arrays = {}
@@ -236,10 +238,10 @@ def test_one_function_of_any_batch_from_pixels_to_scores(run, detector):
         shapes, detector.input_shapes(b)
     )
     predictions = [detector.predict(*files(run, f"test/hole/00{i}")) for i in range(2)]
-    prepared = [detector.prepare(p.part) for p in predictions]
+    parts = [detector.preprocess(p.part) for p in predictions]
     variables = jax.device_get(detector.variables)
     for count in (1, 2):
-        inputs = {k: np.stack([p[k] for p in prepared[:count]]) for k in prepared[0]}
+        inputs = {k: np.stack([p[k] for p in parts[:count]]) for k in parts[0]}
         outputs = exported.call(variables, inputs)
         for row in range(count):
             score, fine = predictions[row].score, predictions[row].fine

@@ -9,7 +9,8 @@ import pytest
 from ast_jax.config import default
 from ast_jax.errors import UserError
 from ast_jax.inference import feedback
-from ast_jax.inference.calibration import calibrate, write_calibration
+from ast_jax.inference.calibration import calibrate
+from ast_jax.inference.calibration_file import write_calibration
 from ast_jax.run import Run
 
 

@@ -9,7 +9,8 @@ from ast_jax.data.part import Entry, Parts
 from ast_jax.errors import UserError
 from ast_jax.features.category import Category
 from ast_jax.inference import category as rooms
-from ast_jax.inference.calibration import Calibration, write_calibration
+from ast_jax.inference.calibration import Calibration
+from ast_jax.inference.calibration_file import write_calibration
 from ast_jax.inference.category import calibrate_category, first_other
 from ast_jax.inference.ensemble import Ensemble
 from ast_jax.run import Run

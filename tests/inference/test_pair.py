@@ -1,4 +1,4 @@
-"""A pair scores the same with prepared kernels."""
+"""A pair scores the same with kernels that are transformed ahead."""
 
 import jax
 import jax.numpy as jnp
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ast_jax import config
-from ast_jax.inference.pair import Pair, prepared
+from ast_jax.inference.pair import Pair, transform_kernels
 from ast_jax.models import create_student, create_teacher
-from ast_jax.models.layers import PREPARED
+from ast_jax.models.layers import TRANSFORMED
 from ast_jax.models.ops import convolution
 
 SIDE, CHANNELS = 8, 6
@@ -16,7 +16,7 @@ SIDE, CHANNELS = 8, 6
 
 @pytest.mark.parametrize("kind", ["conv", "flow"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_prepared_kernels_score_as_the_plain_ones(
+def test_transformed_kernels_score_as_the_plain_ones(
     kind, dtype, monkeypatch, quick_compilation
 ):
     monkeypatch.setattr(convolution, "_KERNEL_COST", 0)  # maps so small have none else
@@ -34,10 +34,10 @@ def test_prepared_kernels_score_as_the_plain_ones(
         for name, module in zip(("teacher", "student"), modules, strict=True)
     }
     pair = Pair(*modules, variables)
-    faster = prepared(pair, variables, x.shape)
-    assert jax.tree.leaves(faster["student"][PREPARED])
-    assert jax.tree.leaves(faster["teacher"][PREPARED])
-    for leaf in jax.tree.leaves([faster[network][PREPARED] for network in faster]):
+    faster = transform_kernels(pair, variables, x.shape)
+    assert jax.tree.leaves(faster["student"][TRANSFORMED])
+    assert jax.tree.leaves(faster["teacher"][TRANSFORMED])
+    for leaf in jax.tree.leaves([faster[network][TRANSFORMED] for network in faster]):
         assert leaf.dtype == dtype
     foreground = jnp.ones(x.shape[:3])
     expected = pair.compiled(variables, x, foreground)

@@ -46,10 +46,10 @@ def stablehlo(tmp_path_factory, detector):
     return path, export(detector, path)
 
 
-def prepared(detector, pairs) -> dict[str, np.ndarray]:
+def batch_of(detector, pairs) -> dict[str, np.ndarray]:
     """The inputs of a file, of some parts."""
     mode = detector.config.mode
-    each = [detector.prepare(read_part.decode(mode, *pair)) for pair in pairs]
+    each = [detector.preprocess(read_part.decode(mode, *pair)) for pair in pairs]
     return {name: np.stack([one[name] for one in each]) for name in each[0]}
 
 
@@ -76,7 +76,7 @@ def test_jax_and_flatbuffers_alone_run_the_file(stablehlo, detector, tmp_path):
     """By the lines in the documentation, of two batch sizes."""
     path, _ = stablehlo
     pairs = parts(range(3))
-    inputs = prepared(detector, pairs)
+    inputs = batch_of(detector, pairs)
     np.savez(tmp_path / "inputs.npz", **inputs)
     for name in (path.name, f"{path.name}.json"):
         (tmp_path / name).symlink_to(path.with_name(name))
@@ -128,7 +128,7 @@ def test_an_ensemble_without_a_threshold(tmp_path):
     assert card["threshold"] is None and "anomalous" not in card["outputs"]
     assert card["licences"]["backbone"] is None
     pairs = parts(range(2))
-    outputs = load_function(tmp_path / "two.stablehlo")(prepared(detector, pairs))
+    outputs = load_function(tmp_path / "two.stablehlo")(batch_of(detector, pairs))
     expected = [prediction.score for prediction in detector.predict_many(pairs)]
     np.testing.assert_allclose(outputs["score"], expected, rtol=1e-5)
     assert {p.name for p in tmp_path.iterdir()} == {
@@ -155,7 +155,7 @@ def test_scattering_features_standardised(tmp_path):
     detector = untrained(small_config("rgb"))
     export(detector, tmp_path / "detector.stablehlo")
     pairs = parts(range(2))
-    outputs = load_function(tmp_path / "detector.stablehlo")(prepared(detector, pairs))
+    outputs = load_function(tmp_path / "detector.stablehlo")(batch_of(detector, pairs))
     expected = [prediction.score for prediction in detector.predict_many(pairs)]
     np.testing.assert_allclose(outputs["score"], expected, rtol=1e-5)
 
@@ -175,7 +175,7 @@ def test_onnxruntime_answers_as_the_detector(detector, tmp_path):
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     path, pairs = tmp_path / "detector.onnx", parts(range(3))
     assert export(detector, path)["kind"] == "onnx"
-    inputs = prepared(detector, pairs)
+    inputs = batch_of(detector, pairs)
     assert_answers_as(detector, pairs, load_function(path)(inputs))
     block = documented("onnxruntime").replace("detector.onnx", str(path))
     names = {"inputs": {name: of[:1] for name, of in inputs.items()}}

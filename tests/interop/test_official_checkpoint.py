@@ -14,7 +14,7 @@ from ast_jax.config import default
 from ast_jax.errors import UserError
 from ast_jax.features.extract import Features
 from ast_jax.features.inputs import Inputs
-from ast_jax.inference.calibration import read_calibration
+from ast_jax.inference.calibration_file import read_calibration
 from ast_jax.inference.pair import load_pair, score
 from ast_jax.interop.official_checkpoint import import_pair
 from ast_jax.interop.official_state_dict import student_variables, teacher_params

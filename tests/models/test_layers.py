@@ -19,7 +19,7 @@ def test_parameters_are_made_without_a_convolution(create, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(layers.Conv, "is_initializing", lambda conv: False)
         expected = module.init(jax.random.key(0), x)
-    expected.pop(layers.PREPARED)
+    expected.pop(layers.TRANSFORMED)
     monkeypatch.setattr(layers, "convolve", None)
     jax.tree.map(
         np.testing.assert_array_equal, module.init(jax.random.key(0), x), expected

@@ -1,10 +1,17 @@
 """Convolutions with stride 1 that keep the map's size.
 
-On a CPU they are matrix products, which XLA runs faster there than its own convolution:
-by Winograd's minimal filtering (Lavin and Gray, "Fast Algorithms for Convolutional
-Neural Networks", 2016), which makes 2 to 6 times fewer multiplications, or of patches
-where a batch is too small to pay for transforming the kernel. On a GPU or TPU the
-library convolution is the right one.
+On a GPU or TPU, JAX's own convolution is the fastest. On a CPU, matrix products are
+faster. Winograd's minimal filtering (Lavin and Gray, "Fast Algorithms for Convolutional
+Neural Networks", 2016) needs 2 to 6 times fewer multiplications. A small batch does not
+pay for transforming the kernel; there each k×k patch is multiplied with the kernel.
+
+Winograd's method computes a tile of outputs from the n×n inputs that overlap it, with
+n = tile + k − 1 (tile 4 and k = 3: n = 6):
+
+    x [b,h,w,c] ─ analyse columns ─ analyse rows ─► [n·n, tiles, c]  ┐
+                                                                     ├ n·n products
+    kernel [k,k,c,c2] ─ transform (once) ─────────► [n·n, c, c2]     ┘      │
+    y [b,h,w,c2] ◄─ synthesise rows ─ synthesise columns ◄─ [n·n, tiles, c2]
 """
 
 import functools
@@ -21,17 +28,17 @@ from jaxtyping import Array, Float, Float32
 
 Padding = Literal["zero", "replicate"]
 
-# The points at which Winograd's method evaluates polynomials, by how many it needs;
-# infinity is one more. Each set was the most exact of several.
+# The points at which Winograd's method evaluates polynomials, by their number n;
+# infinity is the n-th point. Each set had the smallest error of several that we tried.
 _POINTS = {
     4: (0, 1, -1),
     6: (0, 3 / 4, -3 / 4, 3 / 2, -3 / 2),
     8: (0, 1, -1, 1 / 2, -1 / 2, 2, -2),
 }
-# Sides of the tiles that outputs are computed in. The larger makes fewer products, but
-# with factors rounded to bfloat16 its error is 2 to 3 times the smaller one's.
+# Sides of the tiles of outputs. Tile 4 needs fewer products than tile 2, but its error
+# is 2 to 3 times larger when factors are rounded to bfloat16.
 _TILES = {"float32": (2, 4), "bfloat16": (2,)}
-# Transforming a kernel takes as long as multiplying it with so many tiles, in float32.
+# To transform a kernel takes as long as to multiply it with this many tiles (float32).
 _KERNEL_COST = 100
 
 
@@ -40,23 +47,23 @@ def convolve(
     kernel: Float32[Array, "k k c c2"],
     padding: Padding,
     dtype: DTypeLike = jnp.float32,
-    prepared: Float[Array, "nn c c2"] | None = None,
+    transformed: Float[Array, "nn c c2"] | None = None,
 ) -> Float32[Array, "b h w c2"]:
     """Cross-correlation with stride 1 and an odd kernel; keeps the map's size.
 
     Args:
       x: maps.
-      kernel: as JAX's own.
-      padding: what lies beyond the maps' borders.
-      dtype: float32 or bfloat16, of the factors of products, also of the gradient's.
-        Sums are float32; on a GPU or TPU what comes of them is rounded to it as well.
-      prepared: what `prepare` made of the kernel for the same dtype; the kernel itself
-        is then not looked at.
+      kernel: in JAX's layout.
+      padding: the values beyond the maps' borders.
+      dtype: float32 or bfloat16, to which the factors of products are rounded, also in
+        the gradient. Sums are float32; a GPU or TPU rounds the result to `dtype` too.
+      transformed: `transform_kernel` of the kernel, for the same dtype. It replaces the
+        kernel, of which only the size is used.
     """
     k, dtype = kernel.shape[0], jnp.dtype(dtype)
     padded = pad_map(x, k // 2, padding)
-    if prepared is not None:
-        return _by_transformed(padded, prepared, k, dtype)
+    if transformed is not None:
+        return _by_transformed(padded, transformed, k, dtype)
     on_cpu = functools.partial(_by_patches, dtype=dtype)
     if tile := best_tile(x.shape, k, dtype):
         on_cpu = functools.partial(_by_winograd, tile=tile, dtype=dtype)
@@ -64,12 +71,12 @@ def convolve(
     return lax.platform_dependent(padded, kernel, cpu=on_cpu, default=default)
 
 
-def prepare(
+def transform_kernel(
     kernel: Float32[Array, "k k c c2"], shape: Sequence, dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "nn c c2"] | None:
-    """What a CPU computes of a kernel alone, best for maps of a shape; None if nothing.
+    """Transforms a kernel for Winograd's method on maps of a shape; None for patches.
 
-    Inference computes it once; it takes up to 4 times the kernel's memory.
+    Inference does this once. The result takes up to 4 times the kernel's memory.
     """
     dtype = jnp.dtype(dtype)
     tile = best_tile(shape, kernel.shape[0], dtype)
@@ -77,9 +84,9 @@ def prepare(
 
 
 def best_tile(shape: Sequence, k: int, dtype: DTypeLike) -> int | None:
-    """The tile with which Winograd's method is fastest for maps of a shape.
+    """The fastest tile of Winograd's method for maps of a shape; None for patches.
 
-    None where patches are faster; by the multiplications for a pair of channels.
+    The fastest has the fewest multiplications for a pair of channels.
     """
     b, h, w, _ = shape
     if export.is_symbolic_dim(b):
@@ -98,7 +105,7 @@ def pad_map(
     """Adds `size` rows and columns on every side: zeros, or the border repeated."""
     if padding == "zero":
         return jnp.pad(x, ((0, 0), (size, size), (size, size), (0, 0)))
-    # Not jnp.pad(mode="edge"), which refuses a batch that is sharded explicitly.
+    # jnp.pad(mode="edge") refuses a batch that is sharded explicitly.
     x = jnp.concatenate([x[:, :1]] * size + [x] + [x[:, -1:]] * size, axis=1)
     return jnp.concatenate([x[:, :, :1]] * size + [x] + [x[:, :, -1:]] * size, axis=2)
 
@@ -123,8 +130,8 @@ def _by_library(x: jax.Array, kernel: jax.Array, dtype: jnp.dtype) -> jax.Array:
 
 def _by_patches(x: jax.Array, kernel: jax.Array, dtype: jnp.dtype) -> jax.Array:
     k, _, c, c2 = kernel.shape
-    # A barrier keeps XLA from fusing, and so repeating for each of the k² windows, what
-    # computes x: a third of a student's step.
+    # Without the barrier XLA fuses the computation of x into the k² windows and repeats
+    # it for each of them, which takes a third of a student's step.
     windows = patches(lax.optimization_barrier(x), k)
     y = _products(
         windows.reshape(1, -1, k * k * c), kernel.reshape(1, k * k * c, c2), dtype
@@ -136,9 +143,9 @@ def _by_patches(x: jax.Array, kernel: jax.Array, dtype: jnp.dtype) -> jax.Array:
 def _transforms(k: int, tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Winograd's matrices for inputs, kernels and outputs in one dimension.
 
-    With n = tile + k − 1 they are B [n, n], G [n, k] and A [n, tile]; correlation is
-    Aᵀ ((G g) ⊙ (B d)). G and A evaluate polynomials at the points, B holds for each
-    point the coefficients of ∏ (x − q) over the others.
+    With n = tile + k − 1 they are B [n, n], G [n, k] and A [n, tile]. The correlation
+    of inputs d and kernel g is Aᵀ ((G g) ⊙ (B d)). G and A evaluate polynomials at the
+    points; B has for each point the coefficients of ∏ (x − q) over the other points q.
     """
     points = _POINTS[tile + k - 1]
     at_infinity = [float(degree == k - 1) for degree in range(k)]
@@ -162,30 +169,39 @@ def _by_winograd(
 
 
 def _transformed(kernel: jax.Array, tile: int) -> jax.Array:
+    """G g Gᵀ of each pair of channels: [n·n, c, c2]."""
     k, _, c, c2 = kernel.shape
     _, matrix, _ = _transforms(k, tile)
+    # One product with the Kronecker square handles rows and columns together. In two
+    # products XLA would copy the array between them.
     matrix = np.kron(matrix, matrix).astype(np.float32)
-    # One reshape, not two: XLA would copy the array between them.
     return (matrix @ kernel.reshape(k * k, -1)).reshape(-1, c, c2)
 
 
 def _by_transformed(
     x: jax.Array, kernels: jax.Array, k: int, dtype: jnp.dtype
 ) -> jax.Array:
+    """Convolves a padded map with transformed kernels, in five passes."""
     (b, h, w, c), (nn, _, c2) = x.shape, kernels.shape
     n = math.isqrt(nn)
     tile = n - k + 1
     height, width = h - k + 1, w - k + 1
     rows, columns = -(-height // tile), -(-width // tile)
-    of_input, _, of_output = map(_Matrix, _transforms(k, tile))
+    analysis, _, synthesis = map(_Matrix, _transforms(k, tile))
+    # Fill up the last tiles; their extra outputs are cut off at the end.
     missing = (rows * tile - height, columns * tile - width)
     x = jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
-    # Barriers as above: without, XLA repeats one pass inside the next.
-    tiles = _analyse(lax.optimization_barrier(x), of_input, tile)
-    tiles = _analyse(lax.optimization_barrier(tiles), of_input, tile)
+    # Each pass works along axis 2 and puts its n points first, so the same function
+    # takes the columns w in its first call and the rows h in its second:
+    #   [b, h, w, c] → [n, b, h, columns, c] → [n, n, b, rows, columns, c]
+    # Without the barriers XLA repeats each pass inside the next one.
+    tiles = _analyse(lax.optimization_barrier(x), analysis, tile)
+    tiles = _analyse(lax.optimization_barrier(tiles), analysis, tile)
+    # One matrix product for each of the n·n points, over all tiles and channels.
     products = _products(tiles.reshape(nn, -1, c), kernels, dtype)
-    y = _synthesise(products.reshape(n, n, b, rows, columns, c2), of_output, tile)
-    y = _synthesise(lax.optimization_barrier(y), of_output, tile)
+    # Back the same way: rows, then columns.
+    y = _synthesise(products.reshape(n, n, b, rows, columns, c2), synthesis, tile)
+    y = _synthesise(lax.optimization_barrier(y), synthesis, tile)
     return y[:, :height, :width]
 
 
@@ -193,15 +209,15 @@ def _by_transformed(
 def _products(
     x: Float32[Array, "n m c"], y: Float[Array, "n c c2"], dtype: jnp.dtype
 ) -> Float32[Array, "n m c2"]:
-    """Matrix products, summed in float32, of factors rounded to `dtype`.
+    """Matrix products of factors rounded to `dtype`, with float32 sums.
 
-    The gradient's are such products too.
+    The gradient is made of such products too.
     """
     return _products_forward(x, y, dtype)[0]
 
 
 def _products_forward(x, y, dtype):
-    # Barriers before and behind products, as between passes.
+    # Barriers before and after products, for the same reason as between passes.
     x, y = lax.optimization_barrier((x.astype(dtype), y.astype(dtype)))
     return _multiply(x, y, (2, 1)), (x, y)
 
@@ -212,8 +228,8 @@ def _products_backward(dtype, factors, dz):
     dx = _multiply(dz, y, (2, 2))
     if dtype == jnp.float32:
         return dx, _multiply(x, dz, (1, 1))
-    # XLA would compute a product that sums over the rows of both in float32, at a third
-    # of the speed. The reshapes hide the transpose from it.
+    # XLA computes a product that sums over the rows of both factors in float32, at a
+    # third of the speed. The reshapes hide the transpose from XLA.
     n, m, c = x.shape
     x = lax.optimization_barrier(jnp.swapaxes(x, 1, 2).reshape(n * c, m))
     return dx, _multiply(x.reshape(n, c, m), dz, (2, 1))
@@ -223,7 +239,10 @@ _products.defvjp(_products_forward, _products_backward)
 
 
 def _multiply(x: jax.Array, y: jax.Array, over: tuple[int, int]) -> jax.Array:
-    """Products of matrices, one for each of the first axis; sums over x's and y's."""
+    """One matrix product for each entry of the first axis.
+
+    Sums over the axis over[0] of x and over[1] of y.
+    """
     dimensions = (((over[0],), (over[1],)), ((0,), (0,)))
     return lax.optimization_barrier(
         lax.dot_general(x, y, dimensions, preferred_element_type=jnp.float32)
@@ -240,11 +259,13 @@ class _Matrix(tuple):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 @functools.partial(jax.jit, static_argnums=(1, 2))  # so that it is traced once
 def _analyse(x: jax.Array, matrix: _Matrix, tile: int) -> jax.Array:
-    """v[p, r] = Σ_i matrix[p, i] · x[tile·r + i] along the third axis, r's.
+    """v[p, …, r, …] = Σ_i matrix[p, i] · x[…, tile·r + i, …], along axis 2 of x.
 
-    p is a new first axis, so of maps a first call takes columns and a second one rows.
-    Sums of slices, which XLA makes in one pass; as a matrix product it first has to cut
-    the overlapping tiles. JAX's own transpose, of slices and sums, takes many passes.
+    p is a new first axis and r, the tile, replaces the position on the axis.
+
+    The sum of strided slices takes XLA one pass; a matrix product would first have to
+    copy the overlapping tiles. The gradient is `_synthesise`, also one pass; JAX's own
+    gradient of slices and sums takes many.
     """
     n = len(matrix[0])
     tiles = (x.shape[2] - n) // tile + 1
@@ -257,10 +278,14 @@ def _analyse(x: jax.Array, matrix: _Matrix, tile: int) -> jax.Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _synthesise(v: jax.Array, matrix: _Matrix, tile: int) -> jax.Array:
-    """The transpose of `_analyse`: adds up matrix[p, i] · v[p, r] at tile·r + i."""
+    """The transpose of `_analyse`: adds matrix[p, i] · v[p, r] to x[tile·r + i].
+
+    Positions that differ by a multiple of `tile` are summed as one array, so that each
+    output is written once.
+    """
     n, tiles = len(matrix[0]), v.shape[3]
     columns = list(zip(*matrix, strict=True))
-    touched = -(-n // tile)  # blocks of `tile` positions that a tile reaches into
+    touched = -(-n // tile)  # blocks of `tile` positions that one tile overlaps
 
     def at(offset: int) -> jax.Array:
         """x[offset], x[offset + tile], …"""

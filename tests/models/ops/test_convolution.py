@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ast_jax.models.ops import convolution
-from ast_jax.models.ops.convolution import convolve, pad_map, prepare
+from ast_jax.models.ops.convolution import convolve, pad_map, transform_kernel
 
 
 def arrays(b: int, h: int, w: int, c: int, c2: int, k: int):
@@ -115,21 +115,21 @@ def test_a_batch_of_unknown_size_is_exported():
 
 
 @pytest.mark.parametrize("padding", ["zero", "replicate"])
-def test_a_prepared_kernel_gives_the_same_for_any_batch(padding):
+def test_a_transformed_kernel_gives_the_same_for_any_batch(padding):
     x, kernel = arrays(4, 24, 24, 10, 7, 3)
-    prepared = prepare(kernel, x.shape)
-    alone = prepare(kernel, x[:1].shape)
-    assert prepared.shape == (36, 10, 7)
-    assert alone.shape == (16, 10, 7)
+    for_four = transform_kernel(kernel, x.shape)
+    for_one = transform_kernel(kernel, x[:1].shape)
+    assert for_four.shape == (36, 10, 7)
+    assert for_one.shape == (16, 10, 7)
     function = jax.jit(convolve, static_argnums=2)
     expected = function(x, kernel, padding)
-    same = function(x, kernel, padding, prepared=prepared)
+    same = function(x, kernel, padding, transformed=for_four)
     np.testing.assert_array_equal(same, expected)
-    for batch, of in ((1, prepared), (4, alone), (2, alone)):
-        y = function(x[:batch], kernel, padding, prepared=of)
+    for batch, transformed in ((1, for_four), (4, for_one), (2, for_one)):
+        y = function(x[:batch], kernel, padding, transformed=transformed)
         assert relative_error(y, expected[:batch]) < 3e-5
 
 
-def test_nothing_is_prepared_where_patches_are_faster():
+def test_no_kernel_is_transformed_where_patches_are_faster():
     _, kernel = arrays(1, 8, 8, 10, 7, 3)
-    assert prepare(kernel, (4, 8, 8, 10)) is None
+    assert transform_kernel(kernel, (4, 8, 8, 10)) is None
