@@ -143,10 +143,10 @@ def memory(count: int) -> list[tuple[int, float]]:
             links.append(Path(folder, f"link{number}"))
             os.link(files[number % len(files)], links[-1])
         told, done = [], 0
-        prepared = batches(
+        pictures = batches(
             lambda path: resize_image(decode_image(path), NETWORK_SIZE), links, 8
         )
-        for batch in prepared:
+        for batch in pictures:
             np.stack(batch)
             done += len(batch)
             if done % max(8, count // 10 // 8 * 8) == 0:

@@ -1,1 +1,1 @@
-"""From parts to the networks' inputs: extracted once, kept on disk."""
+"""The networks' inputs from parts: features are extracted once and kept on disk."""

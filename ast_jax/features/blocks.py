@@ -1,4 +1,4 @@
-"""What the channels of x are: one block a modality and depth of the backbone."""
+"""The blocks of channels of x: one for each modality and each tap of the backbone."""
 
 from typing import NamedTuple
 
@@ -10,11 +10,11 @@ from ast_jax.mode import Mode
 
 
 class Block(NamedTuple):
-    """Channels that come from one place.
+    """Channels with one origin.
 
     Attributes:
       modality: "rgb" or "depth".
-      channels: how many.
+      channels: their number.
     """
 
     modality: str
@@ -22,10 +22,10 @@ class Block(NamedTuple):
 
 
 def channel_blocks(config: ConfigDict, backbone: Backbone | None) -> tuple[Block, ...]:
-    """The blocks of x: colour's before depth's, each in the order of its taps."""
+    """The blocks of x: first colour, then depth, each in the order of the taps."""
     mode, taps = Mode(config.mode), ()
     if backbone is not None:
         taps = backbone.taps or (backbone.channels,)
-    of_depth = taps if config.depth.input == "normals" else (UNSHUFFLE**2,)
+    depths = taps if config.depth.input == "normals" else (UNSHUFFLE**2,)
     blocks = [Block("rgb", size) for size in taps if mode.has_colour]
-    return (*blocks, *(Block("depth", size) for size in of_depth if mode.has_depth))
+    return (*blocks, *(Block("depth", size) for size in depths if mode.has_depth))

@@ -1,9 +1,9 @@
-"""One array a part on disk: found by its content, and never trusted unchecked.
+"""The feature cache: one array per part on disk, named by the part's content.
 
-The folder of a kind of features holds a file for every part: what NumPy reads as
-`.npy`, and behind it the SHA-256 of its names and content. A file grows under
-another name, so that it is there and right, or is not there. A picture that is added
-costs one file; splits, categories and runs share them.
+The folder of a kind of features holds one file for every part: an `.npy` file, followed
+by the SHA-256 of its name and content, which every read checks. A file is written under
+another name and then renamed, so that no file is half written. A new picture costs one
+file. Splits, categories and runs share the files.
 """
 
 import contextlib
@@ -27,25 +27,25 @@ from ast_jax.errors import UserError
 from ast_jax.features.prefetch import WORKERS
 from ast_jax.files import UNFINISHED, whole, write_errors
 
-FORMAT_VERSION = 2  # to be raised when the same sources come to give other arrays
+FORMAT_VERSION = 2  # raise it when the same sources give other arrays
 REMEDY = (
     "see to the disk's room and permissions, or choose another folder with"
     " dataset.data_dir"
 )
-_SECONDS_UNFINISHED = 24 * 3600.0  # after these nobody writes such a file any more
-_FEW = 4  # files that are read faster without threads
+_SECONDS_UNFINISHED = 24 * 3600.0  # an unfinished file that is older is abandoned
+_FEW = 4  # at most so many files are read faster without threads
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What one part's array is, and all that it depends on beside the part.
+    """One kind of array: its type, and all its sources except the part.
 
     Attributes:
-      name: a word for people, the start of the folder's name.
-      content: the part's content that it is computed from: "image" or "z".
+      name: the start of the folder's name.
+      content: the part's content that is the source: "image" or "z".
       shape: of one part's array.
       dtype: NumPy's name of the element type.
-      sources: fingerprints and settings; a change of any is another folder.
+      sources: fingerprints and settings; each combination has its own folder.
     """
 
     name: str
@@ -56,14 +56,14 @@ class Kind:
 
     @property
     def folder(self) -> str:
-        """The folder's name: the kind's, and a digest of all of the above."""
+        """The folder's name: the kind's name and a digest of all attributes."""
         fields = {"format": FORMAT_VERSION, **dataclasses.asdict(self)}
         description = json.dumps(fields, sort_keys=True)
         return f"{self.name}-{hashlib.sha256(description.encode()).hexdigest()[:32]}"
 
     @property
     def header(self) -> bytes:
-        """The bytes of a file before the array's own."""
+        """The bytes of a file before those of the array."""
         fields = {
             "descr": np.lib.format.dtype_to_descr(np.dtype(self.dtype)),
             "fortran_order": False,
@@ -80,22 +80,22 @@ class Kind:
 
 
 class Store:
-    """The arrays of one kind; a part is named by the digest of its content."""
+    """The arrays of one kind; a part's name is the digest of its content."""
 
     def __init__(self, directory: Path, kind: Kind):
-        """Names the kind's folder below `directory`; nothing is read or made yet."""
+        """Sets the kind's folder below `directory`; reads and writes nothing yet."""
         self.kind, self.folder = kind, directory / kind.folder
         self._header = kind.header
 
     def path(self, part: str) -> Path:
-        """Where a part's array lies."""
+        """The file of a part's array."""
         return self.folder / f"{part}.npy"
 
     def write(self, part: str, array: Shaped[np.ndarray, "..."]) -> None:
-        """Writes a part's array whole.
+        """Writes a part's array.
 
         Raises:
-          UserError: the folder cannot be written to, or its disk is too small.
+          UserError: the folder cannot be written, or its disk is full.
         """
         kind = self.kind
         if array.shape != kind.shape or array.dtype != np.dtype(kind.dtype):
@@ -110,11 +110,11 @@ class Store:
             file.write(_digest(path, content))
 
     def read(self, part: str) -> Shaped[np.ndarray, "..."] | None:
-        """A part's array, read-only; None if it is missing or not what was written."""
+        """Reads a part's array, read-only; None if the file is missing or damaged."""
         kind, path, start = self.kind, self.path(part), len(self._header)
         try:
             content = path.read_bytes()
-        except OSError:  # unreadable sectors, too
+        except OSError:  # missing, or on a damaged disk
             return None
         end = start + kind.nbytes
         checked = memoryview(content)[:end]
@@ -125,9 +125,9 @@ class Store:
         return np.frombuffer(checked[start:], kind.dtype).reshape(kind.shape)
 
     def missing(self, parts: Sequence[str]) -> list[int]:
-        """The places in `parts` whose array is missing or damaged, each part's once.
+        """The indices of parts whose array is missing or damaged; equal parts once.
 
-        Every byte of the others is read and checked. Damage is told.
+        Reads and checks every byte of the other arrays. Warns about damage.
         """
         try:
             there = {path.name for path in self.folder.iterdir()}
@@ -146,10 +146,10 @@ class Store:
         return sorted(first[part] for part in lacking)
 
     def require_room(self, parts: int) -> None:
-        """Better now than after hours: are there so many bytes free?
+        """Checks the free space on the disk before hours of work.
 
         Raises:
-          UserError: there are not.
+          UserError: the arrays of so many parts need more.
         """
         directory, needed = self.folder, parts * self.kind.nbytes
         with write_errors(directory, REMEDY):
@@ -163,10 +163,10 @@ class Store:
 
     @contextlib.contextmanager
     def locked(self, parts: Sequence[str]) -> Iterator[None]:
-        """Holds a lock on computing these parts; says so if it has to wait.
+        """Holds a lock on computing these parts; logs a line if it has to wait.
 
         Raises:
-          UserError: the folder cannot be written to.
+          UserError: the folder cannot be written.
         """
         name = hashlib.sha256("".join(parts).encode()).hexdigest()[:32]
         lock = FileLock(self.folder / f".{name}.lock")
@@ -186,7 +186,7 @@ class Store:
             lock.release()
 
     def _remove_unfinished(self) -> None:
-        """Removes the files that killed processes left."""
+        """Removes the unfinished files of killed processes."""
         oldest = time.time() - _SECONDS_UNFINISHED
         for path in self.folder.glob(f".*{UNFINISHED}"):
             with contextlib.suppress(OSError):
@@ -195,7 +195,7 @@ class Store:
 
 
 def _digest(path: Path, content: bytes | memoryview) -> bytes:
-    """Of the kind's and the part's name too: files that changed places are noticed."""
+    """The digest of content and of both names, so that exchanged files are noticed."""
     digest = hashlib.sha256(f"{path.parent.name}/{path.name}".encode())
     digest.update(content)
     return digest.digest()
@@ -203,12 +203,12 @@ def _digest(path: Path, content: bytes | memoryview) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class StoredRows:
-    """Arrays of n parts in a store, read when rows are asked for, as from an array.
+    """Arrays of n parts in a store; an index reads rows, as of an array.
 
     Attributes:
-      store: where they lie.
+      store: the arrays.
       parts: the digest of each part's content.
-      channels: a choice from the last axis, or one channel without the axis.
+      channels: a slice of the last axis, or one channel without the axis.
     """
 
     store: Store
@@ -217,14 +217,14 @@ class StoredRows:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of all rows."""
+        """The shape of all rows."""
         *sizes, channels = self.store.kind.shape
         chosen = np.empty(channels, bool)[self.channels].shape
         return (len(self.parts), *sizes, *chosen)
 
     @property
     def dtype(self) -> np.dtype:
-        """As stored."""
+        """The element type in the store."""
         return np.dtype(self.store.kind.dtype)
 
     def __len__(self) -> int:
@@ -232,13 +232,13 @@ class StoredRows:
         return len(self.parts)
 
     def __getitem__(self, rows: slice | np.ndarray | list) -> Shaped[np.ndarray, "..."]:
-        """A copy of the rows that a slice or an array of indices names.
+        """Returns a copy of some rows, by a slice or an array of indices.
 
         Raises:
-          UserError: a file was damaged or removed since it was checked.
+          UserError: a file was damaged or removed after it was checked.
         """
         places = np.arange(len(self))[rows]
-        taken = np.empty((places.size, *self.shape[1:]), self.dtype)
+        copy = np.empty((places.size, *self.shape[1:]), self.dtype)
 
         def fill(at: int) -> None:
             part = self.parts[places[at]]
@@ -248,7 +248,7 @@ class StoredRows:
                     f"{self.store.path(part)}: damaged or removed since the start; run"
                     " the same command again"
                 )
-            taken[at] = array[..., self.channels]
+            copy[at] = array[..., self.channels]
 
         if places.size <= _FEW:
             for at in range(places.size):
@@ -257,9 +257,9 @@ class StoredRows:
             with ThreadPoolExecutor(WORKERS) as pool:
                 for _ in pool.map(fill, range(places.size)):
                     pass
-        return taken
+        return copy
 
     def __array__(self, dtype=None, copy=None) -> Shaped[np.ndarray, "..."]:
-        """All rows."""
+        """Returns all rows."""
         del copy
         return self[:] if dtype is None else self[:].astype(dtype)

@@ -1,4 +1,4 @@
-"""A category that is open: its parts, by split, and what the networks see of them."""
+"""An open category: its parts by split, and the networks' inputs from them."""
 
 import dataclasses
 import functools
@@ -21,9 +21,9 @@ from ast_jax.mode import Mode
 
 @dataclasses.dataclass(frozen=True)
 class Category:
-    """One category's parts, by split, and the backbone that sees them.
+    """One category's parts by split, and the backbone.
 
-    Features are extracted, or opened in the cache, when a split is first asked for.
+    The first call of `inputs` extracts a split's features, or finds them in the cache.
     """
 
     name: str
@@ -38,8 +38,8 @@ class Category:
         """Network inputs of a split.
 
         Raises:
-          UserError: a part is damaged or lacks what the mode needs, features are not
-            finite or cannot be written, or a device's memory does not suffice.
+          UserError: a part is damaged or lacks an input that the mode needs, features
+            are not finite or cannot be written, or a device has too little memory.
         """
         if split not in self._features:
             self._features[split] = self._extract(split)
@@ -70,7 +70,10 @@ class Category:
 
     @functools.cached_property
     def exaggeration(self) -> float | None:
-        """Of slopes, fixed by the good training parts; None where none are drawn."""
+        """The exaggeration of slopes, from the good training parts.
+
+        None if depth is not drawn as normals.
+        """
         config = self.config
         if not (Mode(config.mode).has_depth and config.depth.input == "normals"):
             return None
@@ -82,5 +85,5 @@ class Category:
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        """What the channels of x consist of."""
+        """The blocks of the channels of x."""
         return channel_blocks(self.config, self.backbone)

@@ -1,7 +1,7 @@
-"""Features of inspected parts, extracted once and kept on disk.
+"""Extracts features of inspected parts once, and keeps them on disk.
 
-Decoding, resizing and the depth preprocessing run in threads beside the device. Each
-kind of features is kept apart, so that the modes share them.
+Threads decode, resize and preprocess depth while the device computes. Each kind of
+features has its own files, so that the modes share them.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -38,18 +39,18 @@ _LACKS = {
     "z": "has no point cloud; take mode=rgb or another data set",
 }
 Rows = np.ndarray | StoredRows
-# One batch in, one batch out; what comes out may still be under way on a device.
+# Takes and returns a batch; a device may still be computing the result.
 Network = Callable[[Shaped[np.ndarray, "b ..."]], Shaped[Array | np.ndarray, "b ..."]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """Features of n parts, read row by row; None where the mode has none.
+    """Features of n parts, read row by row; None for those that the mode lacks.
 
     Attributes:
-      rgb: the backbone's feature map.
-      depth: depth channels on the same map, see `ast_jax.data.depth`, or the backbone's
-        feature map of `ast_jax.data.normals`.
+      rgb: the backbone's feature map of the image.
+      depth: depth channels on the same map (`ast_jax.data.depth`), or the backbone's
+        feature map of the picture of normals (`ast_jax.data.normals`).
       foreground: the weight of each position, in 0..1.
     """
 
@@ -60,17 +61,17 @@ class Features:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How one kind of features is made.
+    """The computation of one kind of features.
 
     Attributes:
-      kind: what it is, and all that it depends on beside the part.
-      prepare: makes the network's input of one part; called in threads.
-      network: makes the features of a batch of these.
-      batch_size: the one size that the network sees.
+      kind: the kind, with all its sources except the part.
+      preprocess: makes the network's input from one part; called in threads.
+      network: makes the features from a batch of inputs.
+      batch_size: of all batches.
     """
 
     kind: Kind
-    prepare: Callable[[Part], np.ndarray]
+    preprocess: Callable[[Part], np.ndarray]
     network: Network
     batch_size: int
 
@@ -88,51 +89,48 @@ def extract(
     storage_dtype: str = "float32",
     devices: Sequence[jax.Device] | None = None,
 ) -> Features:
-    """The parts' features, from the cache or computed into it.
+    """Returns the parts' features; computes those that the cache lacks.
 
     Args:
       parts: of one split.
       mode: rgb, 3d or rgb3d.
-      image_size: side in pixels to which images are resized.
+      image_size: side in pixels of the resized images.
       backbone: not needed in mode 3d, unless depth is drawn for it.
-      cache_dir: where features are kept; made if need be.
-      depth_options: how depth is preprocessed.
-      exaggeration: of slopes, where depth goes through the backbone as a picture of
-        normals; None where it is unshuffled.
-      batch_size: parts at a time; more if `devices` do not divide it.
-      storage_dtype: float32, or float16 for half the room.
-      devices: among which a batch is divided; default one device.
+      cache_dir: folder of the features; created if it does not exist.
+      depth_options: of the depth preprocessing.
+      exaggeration: of slopes, if depth goes through the backbone as a picture of
+        normals; None if it is unshuffled.
+      batch_size: parts at a time; rounded up to a multiple of `devices`.
+      storage_dtype: float32, or float16 for half the disk space.
+      devices: share each batch; default one device.
 
     Raises:
-      UserError: an image size that does not fit the stride, a part that lacks what the
-        mode needs, features that are not finite, a cache that cannot be written.
+      UserError: the image size does not fit the stride, a part lacks an input that the
+        mode needs, features are not finite, or the cache cannot be written.
     """
-    mode = Mode(mode)
+    mode, cache_dir = Mode(mode), Path(cache_dir)
     _check(mode, storage_dtype, backbone)
     side = _map_side(image_size, backbone.stride if backbone else STRIDE)
+    options = (image_size, storage_dtype, batch_size, devices)
     rgb = channels = weight = None
     if mode.has_colour:
-        devices = devices or jax.local_devices()[:1]
-        how = (image_size, parts.bit_depth, storage_dtype, batch_size, devices)
-        recipe = _rgb(backbone, *how)
-        rgb = _stored(parts, Path(cache_dir), recipe)
+        recipe = _rgb(backbone, parts.bit_depth, *options)
+        rgb = _stored(parts, cache_dir, recipe)
     if mode.has_depth:
         recipe = _depth(side, storage_dtype, batch_size, depth_options)
-        both = _stored(parts, Path(cache_dir), recipe)
+        both = _stored(parts, cache_dir, recipe)
         channels = dataclasses.replace(both, channels=slice(_DEPTH_CHANNELS))
         weight = dataclasses.replace(both, channels=_DEPTH_CHANNELS)
     if mode.has_depth and exaggeration is not None:
-        devices = devices or jax.local_devices()[:1]
-        how = (image_size, exaggeration, storage_dtype, batch_size, devices)
-        recipe = _normals(backbone, depth_options, *how)
-        channels = _stored(parts, Path(cache_dir), recipe)
+        recipe = _normals(backbone, depth_options, exaggeration, *options)
+        channels = _stored(parts, cache_dir, recipe)
     return Features(rgb, channels, weight)
 
 
 def median_slopes(
     parts: Parts, *, cache_dir: Path, depth_options: DepthOptions = DEFAULT_DEPTH
 ) -> Float[np.ndarray, " n"]:
-    """Every part's `normals.median_slope`, from the cache or computed into it.
+    """Returns every part's `normals.median_slope`; computes those not in the cache.
 
     Raises:
       UserError: a part has no point cloud, or the cache cannot be written.
@@ -165,49 +163,52 @@ def _map_side(image_size: int, stride: int) -> int:
     return image_size // stride
 
 
-def _rgb(
-    backbone: Backbone,
-    image_size: int,
-    bit_depth: int,
-    dtype: str,
-    batch_size: int,
-    devices: Sequence[jax.Device],
-) -> Recipe:
+def _rgb(backbone: Backbone, bit_depth: int, image_size: int, *options: Any) -> Recipe:
     """The backbone's features of the resized image."""
-    side = image_size // backbone.stride
-    sources = {"backbone": backbone.fingerprint, "image_size": image_size}
-    if bit_depth != FULL_DEPTH:
-        sources["bit_depth"] = bit_depth
-    return Recipe(
-        Kind("rgb", "image", (side, side, backbone.channels), dtype, sources),
-        lambda part: resize_image(part.image, image_size),
-        _on_devices(backbone, devices),
-        -(-batch_size // len(devices)) * len(devices),
-    )
+    sources = {} if bit_depth == FULL_DEPTH else {"bit_depth": bit_depth}
+
+    def picture(part: Part) -> np.ndarray:
+        return resize_image(part.image, image_size)
+
+    return _through(backbone, "rgb", "image", sources, picture, image_size, *options)
 
 
 def _normals(
     backbone: Backbone,
     depth_options: DepthOptions,
-    image_size: int,
     exaggeration: float,
-    dtype: str,
-    batch_size: int,
-    devices: Sequence[jax.Device],
+    image_size: int,
+    *options: Any,
 ) -> Recipe:
     """The backbone's features of depth, drawn as a picture of normals."""
-    side = image_size // backbone.stride
-    sources = {
-        "backbone": backbone.fingerprint,
-        "image_size": image_size,
-        "exaggeration": exaggeration,
-        **depth_options.processing,
-    }
-    return Recipe(
-        Kind("normals", "z", (side, side, backbone.channels), dtype, sources),
-        lambda part: normals.normals_picture(
+    sources = {"exaggeration": exaggeration, **depth_options.processing}
+
+    def picture(part: Part) -> np.ndarray:
+        return normals.normals_picture(
             part.z, image_size, exaggeration, depth_options, name=part.id
-        ),
+        )
+
+    return _through(backbone, "normals", "z", sources, picture, image_size, *options)
+
+
+def _through(
+    backbone: Backbone,
+    name: str,
+    content: str,
+    sources: dict[str, str | int | float],
+    picture: Callable[[Part], np.ndarray],
+    image_size: int,
+    dtype: str,
+    batch_size: int,
+    devices: Sequence[jax.Device] | None,
+) -> Recipe:
+    """The backbone's features of the picture that a function makes of each part."""
+    side = image_size // backbone.stride
+    sources = {"backbone": backbone.fingerprint, "image_size": image_size, **sources}
+    devices = devices or jax.local_devices()[:1]
+    return Recipe(
+        Kind(name, content, (side, side, backbone.channels), dtype, sources),
+        picture,
         _on_devices(backbone, devices),
         -(-batch_size // len(devices)) * len(devices),
     )
@@ -216,7 +217,7 @@ def _normals(
 def _depth(
     side: int, dtype: str, batch_size: int, depth_options: DepthOptions
 ) -> Recipe:
-    """Depth channels, and behind them the foreground; no network is needed."""
+    """Depth channels, followed by the foreground; needs no network."""
     shape = (side, side, _DEPTH_CHANNELS + 1)
     return Recipe(
         Kind("depth", "z", shape, dtype, depth_options.processing),
@@ -236,23 +237,23 @@ def _depth_and_foreground(
 
 
 def _on_devices(backbone: Backbone, devices: Sequence[jax.Device]) -> Network:
-    """The backbone, each batch divided among the devices."""
+    """The backbone; the devices share each batch."""
     mesh = jax.make_mesh(
         (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
     )
     divided = NamedSharding(mesh, PartitionSpec("data"))
     apply = jax.jit(backbone.apply)
     whole = NamedSharding(mesh, PartitionSpec())
-    # Only when called: a complete cache needs no weights on the device.
+    # In the first call only, because a complete cache needs no weights on the device.
     variables = functools.cache(lambda: jax.device_put(backbone.variables, whole))
     return lambda images: apply(variables(), jax.device_put(images, divided))
 
 
 def _stored(parts: Parts, directory: Path, recipe: Recipe) -> StoredRows:
-    """The parts' features of one kind, once all of them are in the cache.
+    """Returns the parts' features of one kind; computes those that the cache lacks.
 
-    Of several processes each computes every n-th part, and finds the others' where they
-    share the folder; where they do not, it computes the rest as well.
+    Each of n processes computes every n-th part. If the processes share the folder,
+    each finds the parts of the others there; otherwise it computes them too.
     """
     digests, content = parts.digests(recipe.kind.content), recipe.kind.content
     if None in digests:
@@ -270,7 +271,7 @@ def _stored(parts: Parts, directory: Path, recipe: Recipe) -> StoredRows:
 
 
 def _compute(parts: Parts, store: Store, recipe: Recipe) -> None:
-    """Writes the parts' features; what another process wrote meanwhile it leaves."""
+    """Writes the parts' features, except those that another process has written."""
     if not parts:
         return
     digests = parts.digests(recipe.kind.content)
@@ -293,13 +294,13 @@ def _compute(parts: Parts, store: Store, recipe: Recipe) -> None:
 def _blocks(
     parts: Parts, recipe: Recipe
 ) -> Iterator[tuple[slice, Float[np.ndarray, "b h w c"]]]:
-    """The features, and whose they are; the network sees one shape of batch only."""
+    """Yields the rows and features of each batch; all batches have one shape."""
     size = recipe.batch_size
-    prepared = batches(
-        lambda index: recipe.prepare(parts[index]), range(len(parts)), size
+    preprocessed = batches(
+        lambda index: recipe.preprocess(parts[index]), range(len(parts)), size
     )
-    with contextlib.closing(prepared):
-        inputs = (_padded(rows, size) for rows in prepared)
+    with contextlib.closing(preprocessed):
+        inputs = (_padded(rows, size) for rows in preprocessed)
         outputs = map(recipe.network, inputs)
         # The device gets the next batch before the host waits for this one.
         pairs = itertools.pairwise(itertools.chain(outputs, [None]))
@@ -310,15 +311,15 @@ def _blocks(
 
 
 def _padded(rows: Sequence[np.ndarray], size: int) -> Shaped[np.ndarray, "{size} ..."]:
-    """One array of `size` rows, zeros behind what there is."""
+    """Stacks rows, and fills up with zeros to `size` rows."""
     return np.stack([*rows, *[np.zeros_like(rows[0])] * (size - len(rows))])
 
 
 def _finite(
     block: Float[np.ndarray, "b h w c"], ids: Sequence[str], dtype: str
 ) -> Float[np.ndarray, "b h w c"]:
-    """The features as they are kept, certainly finite."""
-    with np.errstate(over="ignore"):  # float16 overflows to infinity, caught here
+    """Converts features to the stored type, and checks that they are finite."""
+    with np.errstate(over="ignore"):  # an overflow of float16 becomes infinity
         stored = block.astype(dtype, copy=False)
     finite = np.isfinite(stored).all(axis=(1, 2, 3))
     if not finite.all():

@@ -1,5 +1,6 @@
-"""What the networks see of a set of parts: features and depth side by side, and the
-foreground weight, read from the feature cache a batch at a time.
+"""Network inputs of a set of parts, read from the feature cache batch by batch.
+
+An input is x, image features and depth side by side, and the foreground weight.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ from ast_jax.features.blocks import Block
 from ast_jax.features.extract import Features, Rows
 from ast_jax.features.whitening import BlockWhitening, Whitening, fit_whitening
 
-_BLOCK = 64  # images read at once where a pass over all is needed
+_BLOCK = 64  # images that a pass over all images reads at a time
 
 
 class Normaliser(NamedTuple):
@@ -28,11 +29,11 @@ class Inputs:
     """Network inputs of n parts, in the parts' order.
 
     Attributes:
-      features: arrays, or what is read from the cache row by row.
+      features: arrays, or rows in the cache.
       rows: the parts' positions in them.
-      binary_mask: whether the foreground is 0 or 1 (the paper), else a soft weight.
-      normaliser: of the image features, or a whitening of all of x; None for none.
-      blocks: what the channels of x consist of.
+      binary_mask: make the foreground 0 or 1 (the paper) instead of a soft weight.
+      normaliser: of the image features, or a whitening of all of x, or None.
+      blocks: of the channels of x.
     """
 
     features: Features
@@ -45,7 +46,7 @@ class Inputs:
     def of(
         cls, features: Features, *, binary_mask: bool, blocks: tuple[Block, ...] = ()
     ) -> "Inputs":
-        """Inputs of all the parts of a cache entry."""
+        """Inputs of all parts of some features."""
         array = features.depth if features.rgb is None else features.rgb
         rows = np.arange(len(array))
         return cls(features, rows, binary_mask, blocks=blocks)
@@ -72,7 +73,7 @@ class Inputs:
 
     @property
     def nbytes(self) -> int:
-        """Size of all of x and the foreground, as float32."""
+        """Size of all x and foregrounds as float32."""
         return 4 * len(self) * self.side**2 * (self.channels + 1)
 
     def _arrays(self) -> list[Rows]:
@@ -84,20 +85,20 @@ class Inputs:
         return dataclasses.replace(self, rows=self.rows[np.asarray(rows, int)])
 
     def normalised(self, normaliser: Normaliser | BlockWhitening | None) -> "Inputs":
-        """The same inputs with image features standardised, or all of x whitened."""
+        """Returns inputs with standardised image features, or with x whitened."""
         return dataclasses.replace(self, normaliser=normaliser)
 
     def take(self, rows: np.ndarray) -> dict[str, Float[np.ndarray, "b ..."]]:
         """Returns {"x": [b,h,w,c], "foreground": [b,h,w]} of some parts, float32."""
         features, at = self.features, self.rows[rows]
         arrays = (features.rgb, features.depth, features.foreground)
-        taken = (a if a is None else _rows(a, at) for a in arrays)
+        batch = (a if a is None else _rows(a, at) for a in arrays)
         return network_input(
-            *taken, normaliser=self.normaliser, binary_mask=self.binary_mask
+            *batch, normaliser=self.normaliser, binary_mask=self.binary_mask
         )
 
     def fit_whitening(self) -> BlockWhitening:
-        """The whitening of each block over the foreground of all these parts."""
+        """Fits the whitening of each block on the foreground of all parts."""
         plain, blocks, start = self.normalised(None), [], 0
         for block in self.blocks:
             channels = slice(start, start + block.channels)
@@ -115,9 +116,9 @@ class Inputs:
         return fit_whitening(foreground)
 
     def fit_normaliser(self) -> Normaliser | None:
-        """Mean and deviation of the image features; None without image features.
+        """Fits mean and deviation of the image features; None without image features.
 
-        Channels that never change keep deviation 1.
+        A constant channel gets deviation 1.
         """
         rgb = self.features.rgb
         if rgb is None:
@@ -147,14 +148,14 @@ def network_input(
     normaliser: Normaliser | BlockWhitening | None,
     binary_mask: bool,
 ) -> dict[str, Shaped[Array | np.ndarray, "b ..."]]:
-    """Returns "x" and "foreground" of a batch, of NumPy's arrays or of JAX's alike.
+    """Returns "x" and "foreground" of a batch; takes NumPy's arrays and JAX's.
 
     Args:
       rgb: image features, None in mode `3d`.
       depth: depth channels, None in mode `rgb`.
-      foreground: its weight, None in mode `rgb`, which runs unmasked.
-      normaliser: of the image features, or a whitening of all of x; None for none.
-      binary_mask: whether any foreground counts as all foreground.
+      foreground: its weight, None in mode `rgb`, which has no mask.
+      normaliser: of the image features, or a whitening of all of x, or None.
+      binary_mask: replace every positive weight by 1.
     """
     if rgb is not None and isinstance(normaliser, Normaliser):
         rgb = (rgb - normaliser.mean) / normaliser.std

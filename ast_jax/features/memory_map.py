@@ -1,4 +1,4 @@
-"""Arrays that lie in files, so that what is not in use takes no memory."""
+"""Arrays in files, which take memory only while they are used."""
 
 import errno
 import mmap
@@ -12,12 +12,13 @@ from jaxtyping import Float32, Shaped
 
 from ast_jax.errors import UserError
 
-_BLOCK = 1 << 20  # bytes written at once
+_BLOCK = 1 << 20  # bytes of one write
 
 
 def scratch(directory: Path, shape: tuple[int, ...]) -> Float32[np.ndarray, "..."]:
-    """An array of zeros to write to, in a file without a name: it goes with the array,
-    or with the process, however that ends.
+    """An array of zeros to write to, in a file without a name.
+
+    The file disappears with the array or with the process, even if that is killed.
 
     Raises:
       UserError: the disk has no room for it.
@@ -36,8 +37,9 @@ def scratch(directory: Path, shape: tuple[int, ...]) -> Float32[np.ndarray, "...
 
 
 def _reserve(file: BinaryIO, size: int) -> None:
-    """Takes the disk's blocks now, while a full disk is an error: written through a
-    mapping, it is a fatal signal.
+    """Reserves the disk's blocks now, where a full disk is an error.
+
+    A write through a mapping to a full disk would be a fatal signal.
     """
     if hasattr(os, "posix_fallocate"):
         try:
@@ -53,7 +55,7 @@ def _reserve(file: BinaryIO, size: int) -> None:
 
 
 def release(array: Shaped[np.ndarray, "..."]) -> None:
-    """Takes a mapped array's pages out of this process; other arrays stay as they are.
+    """Frees a mapped array's pages in this process; ignores other arrays.
 
     The content stays in the file, and in the system's cache while there is room.
     """

@@ -1,4 +1,4 @@
-"""Batches whose items are prepared in threads, in order and ahead of the device."""
+"""Batches whose items threads compute, in order and ahead of the device."""
 
 import contextlib
 import os
@@ -9,29 +9,29 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 WORKERS = min(8, os.cpu_count() or 1)  # threads that read, hash or decode
-_BATCHES_AHEAD = 2  # prepared while the device is busy
+_BATCHES_AHEAD = 2  # computed while the device is busy
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def batches(
-    prepare: Callable[[Item], Result],
+    function: Callable[[Item], Result],
     items: Iterable[Item],
     size: int,
     *,
     live: bool = False,
 ) -> Iterator[list[Result]]:
-    """Yields `prepare(item)` of all items in their order, up to `size` at a time.
+    """Yields `function(item)` of all items in their order, up to `size` at a time.
 
     Args:
-      prepare: called in threads.
-      items: consumed in a thread of its own, which may wait for the next.
+      function: called in threads.
+      items: a thread of its own consumes them, and may wait for the next one.
       size: of a batch.
-      live: whether a batch is what has arrived, at least one; else only the last may be
-        smaller.
+      live: yield the items that have arrived, at least one; otherwise every batch but
+        the last is full.
 
     Raises:
-      Exception: whatever `prepare` or `items` raises, in the place of its batch.
+      Exception: any error of `function` or `items`, in place of its batch.
     """
     arrived: queue.Queue[Future | None] = queue.Queue(_BATCHES_AHEAD * size)
     stopped = threading.Event()
@@ -42,14 +42,14 @@ def batches(
             for item in items:
                 if stopped.is_set():
                     return
-                arrived.put(pool.submit(prepare, item))
+                arrived.put(pool.submit(function, item))
             arrived.put(None)
         except Exception as error:
             failed: Future = Future()
             failed.set_exception(error)
             arrived.put(failed)
 
-    # It may wait for its next item for ever, so it must not keep the process.
+    # A daemon, because it may wait for its next item for ever while the process ends.
     threading.Thread(target=feed, daemon=True).start()
     try:
         while batch := _next_batch(arrived, size, live):
@@ -57,13 +57,13 @@ def batches(
     finally:
         stopped.set()
         with contextlib.suppress(queue.Empty):
-            while True:  # a feeder that waits for room goes on, and sees `stopped`
+            while True:  # makes room, so that a waiting feeder continues and stops
                 arrived.get_nowait()
         pool.shutdown(cancel_futures=True)
 
 
 def _next_batch(arrived: queue.Queue, size: int, live: bool) -> list:
-    """The results of the next futures; fewer than `size` before the closing None."""
+    """The results of the next `size` futures, or of fewer before the closing None."""
     batch: list = []
     while len(batch) < size:
         try:

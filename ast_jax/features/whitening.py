@@ -1,9 +1,9 @@
-"""Whitening: features in units of what good parts scatter, direction by direction.
+"""Whitening: features in units of the good parts' standard deviation per direction.
 
-Each channel is standardised, its covariance shrunk by the closed form of Ledoit and
-Wolf ("A well-conditioned estimator for large-dimensional covariance matrices", 2004),
-and the result expressed in the covariance's eigenvectors, each at unit variance. A flow
-that starts as the identity then starts as the Gaussian model of the good parts.
+Each channel is standardised. The covariance is shrunk by the closed form of Ledoit and
+Wolf ("A well-conditioned estimator for large-dimensional covariance matrices", 2004).
+The result is expressed in the covariance's eigenvectors, each with variance 1. So a
+flow that starts as the identity starts as the Gaussian model of the good parts.
 """
 
 import io
@@ -29,7 +29,7 @@ class Whitening(NamedTuple):
     inverse_matrix: Float[np.ndarray, "c c"]
 
     def forward(self, x: Float[Array | np.ndarray, "*n c"]):
-        """Returns y, of uncorrelated channels; takes NumPy's arrays and JAX's."""
+        """Returns y with uncorrelated channels; takes NumPy's arrays and JAX's."""
         return (x - self.mean) @ self.matrix
 
     def inverse(self, y: Float[Array | np.ndarray, "*n c"]):
@@ -40,12 +40,12 @@ class Whitening(NamedTuple):
 def fit_whitening(
     blocks: Callable[[], Iterable[Float[np.ndarray, "_ c"]]],
 ) -> Whitening:
-    """The whitening of rows of features.
+    """Fits the whitening of rows of features.
 
-    All directions are kept: those in which good parts hardly differ carry anomalies.
+    Keeps all directions, because anomalies show where good parts hardly differ.
 
     Args:
-      blocks: called twice; each time gives the same rows, a block after the other.
+      blocks: called twice; returns the same rows each time, block by block.
 
     Raises:
       ValueError: there is no row.
@@ -69,11 +69,11 @@ def fit_whitening(
 def _moments(
     blocks: Iterable[Float[np.ndarray, "_ c"]],
 ) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
-    """Mean and deviation of each channel; a channel that never changes has 1."""
+    """Mean and deviation of each channel; a constant channel gets deviation 1."""
     n, first, second, origin = 0, 0.0, 0.0, None
     for block in blocks:
         block = np.asarray(block, np.float64)
-        if origin is None:  # else the sum of squares would swallow a small variance
+        if origin is None:  # without it, a small variance vanishes in sums of squares
             origin = block.mean(0)
         n += len(block)
         first += (block - origin).sum(0)
@@ -88,12 +88,12 @@ def _moments(
 def shrunk(
     covariance: Float[np.ndarray, "c c"], fourth: float, n: int
 ) -> Float[np.ndarray, "c c"]:
-    """The covariance drawn towards the identity's multiple, by Ledoit and Wolf.
+    """Shrinks a covariance towards a multiple of the identity, by Ledoit and Wolf.
 
     Args:
-      covariance: of n rows y whose mean is 0.
+      covariance: of n rows y with mean 0.
       fourth: the mean of |y|⁴.
-      n: how many rows.
+      n: the number of rows.
     """
     target = np.trace(covariance) / len(covariance) * np.eye(len(covariance))
     distance = np.square(covariance - target).sum()
@@ -103,12 +103,12 @@ def shrunk(
 
 
 class BlockWhitening(NamedTuple):
-    """A whitening of each of several blocks of channels, which stand side by side."""
+    """Whitenings of several blocks of channels, which are side by side."""
 
     blocks: tuple[Whitening, ...]
 
     def forward(self, x: Float[Array | np.ndarray, "*n c"]):
-        """Returns the whitened blocks side by side; NumPy's arrays and JAX's alike."""
+        """Returns the whitened blocks side by side; takes NumPy's arrays and JAX's."""
         return self._apply("forward", x)
 
     def inverse(self, y: Float[Array | np.ndarray, "*n c"]):
@@ -124,7 +124,7 @@ class BlockWhitening(NamedTuple):
         return x.__array_namespace__().concatenate(parts, axis=-1)
 
     def save(self, path: Path) -> None:
-        """Writes an .npz file, whole; a UserError where it cannot be written."""
+        """Writes an .npz file; raises a UserError if it cannot be written."""
         arrays = {
             f"{number}.{name}": array
             for number, whitening in enumerate(self.blocks)
@@ -136,13 +136,13 @@ class BlockWhitening(NamedTuple):
 
     @classmethod
     def load(cls, path: Path) -> "BlockWhitening":
-        """Reads what `save` wrote.
+        """Reads a file that `save` wrote.
 
         Raises:
           UserError: the file is missing or damaged.
         """
         try:
-            # Of bytes: of a damaged file NumPy would leave the handle open.
+            # From bytes, because NumPy leaves the handle of a damaged file open.
             content = io.BytesIO(path.read_bytes())
             with np.load(content, allow_pickle=False) as arrays:
                 count = len(arrays.files) // len(Whitening._fields)
