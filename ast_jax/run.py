@@ -116,8 +116,14 @@ class Run:
             raise UserError(f"{path}: not a run's configuration ({error}).") from error
         return cls(directory, complete)
 
+    @classmethod
+    def find(cls, directory: str | Path) -> "Run | None":
+        """Opens the run in a folder; None if there is none."""
+        exists = (expanded(directory) / "config.json").exists()
+        return cls.open(directory) if exists else None
+
     def seed_directory(self, category: str, seed: Member) -> Path:
-        """Where one trained pair lies."""
+        """The folder of one pair."""
         return self.directory / category / f"seed_{seed}"
 
     def members(self, category: str) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
-"""Data sets: from the publisher's folder, or from nothing, to parts."""
+"""Data sets: parts from a publisher's folder, or synthetic ones."""
 
 import importlib
 from collections.abc import Sequence
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from ast_jax.data.depth_options import DepthOptions
@@ -24,7 +25,7 @@ __all__ = [
     "load",
 ]
 
-# Where each builder is; imported when asked for, because tfds takes time to import.
+# The builder of each data set, imported on demand because tfds is slow to import.
 DATASETS = {
     "mvtec_3d_ad": "ast_jax.data.datasets.mvtec_3d_ad:MVTec3DAD",
     "mvtec_ad": "ast_jax.data.datasets.mvtec_ad:MVTecAD",
@@ -41,7 +42,7 @@ def _names(dataset: ConfigDict, category: str) -> list[str]:
     """The names in `dataset.exclude` that are the category's.
 
     Raises:
-        UserError: of several categories a name does not say which it means.
+        UserError: there are several categories, and a name does not name one.
     """
     names = read_names(dataset.get("exclude", ""))
     several = categories(dataset) if names else ()
@@ -58,22 +59,35 @@ def _names(dataset: ConfigDict, category: str) -> list[str]:
 
 
 def builder_class(name: str) -> type:
-    """Return the tfds builder class of a data set; a UserError names the near match."""
+    """Returns the tfds builder class of a data set.
+
+    Raises:
+        UserError: there is none; the line proposes a similar name.
+    """
     if name not in DATASETS:
         raise UserError(f"unknown data set {name!r}: {near_match(name, DATASETS)}")
     module, _, attribute = DATASETS[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
-def categories(dataset: ConfigDict) -> tuple[str, ...]:
-    """Return `dataset.categories`, or all that `dataset.root` has where it is empty.
+def categories(dataset: ConfigDict, trained: Sequence[str] = ()) -> tuple[str, ...]:
+    """Returns `dataset.categories`, or all of `dataset.root` if it is empty.
+
+    Args:
+        dataset: the `dataset` section of a configuration.
+        trained: the categories of a run. A user's folder may have a new name; then the
+            single category of the run keeps the name that it has there.
 
     Raises:
-        UserError: the folder isn't there or has none, or a category isn't in it.
+        UserError: the folder does not exist or has no category, or lacks one of them.
     """
     builder = builder_class(dataset.name)
     known = {one_form(name): name for name in builder.categories(dataset.root)}
     chosen = tuple(dataset.categories) or tuple(known.values())
+    if builder.ANY_NAME and not dataset.categories and len(trained) == 1:
+        if tuple(trained) != chosen:
+            logging.info("The parts in %s are the run's %r.", chosen[0], trained[0])
+        return tuple(trained)
     if builder.ANY_NAME and len(chosen) == 1:
         return chosen
     for category in chosen:
@@ -94,24 +108,23 @@ def load(
     bit_depth: int | None = None,
     excluded: Sequence[str] | None = None,
 ) -> dict[str, Parts]:
-    """Prepare a category, unless it has been, and return its parts.
+    """Prepares a category, unless that is done, and returns its parts.
 
     Args:
-        dataset: the `dataset` section of a configuration; `name`, `root` and `data_dir`
-            are read here.
+        dataset: the `dataset` section of a configuration.
         category: one of `categories(dataset)`.
-        mode: "rgb", for which point clouds are not even opened; "3d" or "rgb3d".
-        depth_options: the unit of the point clouds, and what is missing in them.
-        bit_depth: how many bits of 16 count, as a run recorded it; else by
-            `dataset.bit_depth`, which is 0 to estimate it from the training images.
-        excluded: ids of training pictures left out, as a run recorded them; else by
-            the names in the file `dataset.exclude`.
+        mode: "rgb", which opens no point clouds, "3d" or "rgb3d".
+        depth_options: unit and missing value of the point clouds.
+        bit_depth: how many of 16 bits count, as a run has recorded it. By default
+            `dataset.bit_depth`, where 0 means an estimate from the training images.
+        excluded: ids of training pictures to leave out, as a run has recorded them. By
+            default those that the file `dataset.exclude` names.
 
     Returns:
-        The parts of "train", "validation" and "test"; empty where there are none.
+        The parts of "train", "validation" and "test"; each may be empty.
 
     Raises:
-        UserError: the data are missing, broken or not what the mode needs.
+        UserError: the data are missing, damaged, or do not fit the mode.
     """
     modes = [known.value for known in Mode]
     if mode not in modes:

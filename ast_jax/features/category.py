@@ -1,4 +1,4 @@
-"""An open category: its parts by split, and the networks' inputs from them."""
+"""Open categories: their parts by split, and the networks' inputs from them."""
 
 import dataclasses
 import functools
@@ -7,7 +7,10 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from ast_jax import backbones, data
 from ast_jax.backbones import Backbone
+from ast_jax.backbones.run_weights import with_weights
+from ast_jax.config import uses_backbone, validate
 from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.normals import exaggeration
 from ast_jax.data.part import Parts
@@ -17,6 +20,8 @@ from ast_jax.features.extract import Features, extract, median_slopes
 from ast_jax.features.inputs import Inputs
 from ast_jax.files import expanded
 from ast_jax.mode import Mode
+from ast_jax.parallel import main_first
+from ast_jax.run import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,3 +92,33 @@ class Category:
     def blocks(self) -> tuple[Block, ...]:
         """The blocks of the channels of x."""
         return channel_blocks(self.config, self.backbone)
+
+
+def open_categories(config: ConfigDict, run: Run | None = None) -> list[Category]:
+    """Opens the configured data and the backbone; writes nothing to a run.
+
+    Args:
+      config: the configuration.
+      run: a run whose training has begun; it has recorded how pictures are read.
+
+    Raises:
+      UserError: the configuration, the data set or the backbone's weights have a fault.
+    """
+    validate(config)
+    # Before the backbone, because its weights may have to be fetched.
+    names = data.categories(config.dataset, run.categories() if run else ())
+    backbone = None
+    if uses_backbone(config):
+        size = config.dataset.image_size
+        section = with_weights(config.backbone, run) if run else config.backbone
+        taps = config.features.taps
+        backbone = backbones.create(section, image_size=size, taps=taps)
+    options = {"mode": config.mode, "depth_options": DepthOptions.from_config(config)}
+
+    def open_one(name: str) -> Category:
+        recorded = run.reading(name) if run else {}
+        parts = data.load(config.dataset, name, **recorded, **options)
+        return Category(name, parts, backbone, config)
+
+    # The main process prepares the data in a shared folder; the others find them there.
+    return main_first(lambda: [open_one(name) for name in names])

@@ -1,6 +1,7 @@
 """Trains the pairs of a run: a teacher and a student for every category and seed.
 
-Chooses the images of each pair, and trains several pairs side by side.
+Read `train_categories` first. It chooses the images of each pair, and trains several
+pairs side by side.
 """
 
 import dataclasses
@@ -18,10 +19,10 @@ from ast_jax.features.category import Category
 from ast_jax.features.inputs import Inputs, Normaliser
 from ast_jax.features.whitening import BlockWhitening
 from ast_jax.models import create_groups, create_student, create_teacher
-from ast_jax.parallel import DATA_AXIS, TASK_AXIS, is_main
-from ast_jax.run import Run, seed_and_fold
+from ast_jax.parallel import DATA_AXIS, TASK_AXIS, barrier, is_main, task_mesh
+from ast_jax.run import Run, locked, seed_and_fold
 from ast_jax.training.feed import Examples
-from ast_jax.training.folds import left_out
+from ast_jax.training.folds import left_out, members
 from ast_jax.training.loop import Stage, Task, is_finished, train_stage
 from ast_jax.training.overview import parameter_table
 from ast_jax.training.state import TrainState, create_states, state_template
@@ -44,6 +45,40 @@ class UntrainedPair:
     task: Task
     inputs: Inputs
     batch_size: int
+
+
+def train_categories(
+    config: ConfigDict,
+    workdir: str | Path,
+    categories: Sequence[Category],
+    *,
+    profile: bool = False,
+) -> Run:
+    """Trains every category's, seed's and fold's teacher and student.
+
+    Args:
+      config: of the run.
+      workdir: its folder; a run there is continued.
+      categories: open; their features are extracted here if the cache lacks them.
+      profile: whether to write a trace of some steps to the subfolder `profile`.
+
+    Raises:
+      UserError: another process works in the folder, it holds another run, or there are
+        too few images.
+      SystemExit: the process was asked to stop; it has saved its states.
+    """
+    names = [(category, name) for category in categories for name in members(category)]
+    mesh = task_mesh(len(names), config.train.batch_size)
+    with locked(workdir):
+        run = Run.create(workdir, config)
+        pairs = [
+            begin_pair(run, category, name, mesh.shape[DATA_AXIS])
+            for category, name in names
+        ]
+        traces = run.directory / "profile" if profile else None
+        train_pairs(pairs, config, mesh, traces)
+    barrier("trained")
+    return run
 
 
 def begin_pair(run: Run, category: Category, member: str, share: int) -> UntrainedPair:
