@@ -1,4 +1,4 @@
-"""Content: what is read of a part's files and kept, and its check."""
+"""The content of a part's files, and its check."""
 
 import dataclasses
 import functools
@@ -31,12 +31,12 @@ from ast_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How the files of a data set are read.
+    """The options for reading the files of a data set.
 
     Attributes:
-        depth_options: the unit of point clouds, and what is missing in them.
-        bit_depth: how many bits of 16 the camera fills.
-        class_numbers: whether ground truth holds class numbers in place of colours.
+        depth_options: unit and missing value of point clouds.
+        bit_depth: how many of 16 bits the camera uses.
+        class_numbers: whether ground truth holds class numbers instead of colours.
     """
 
     depth_options: DepthOptions = DEFAULT_DEPTH
@@ -46,15 +46,15 @@ class Reading:
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """What is kept of a sample: encoded bytes, and z in metres.
+    """A sample's encoded bytes, and z in metres.
 
     Attributes:
         image: the encoded image.
         z: as in `Part`.
         masks: the encoded ground truth.
         saturations: as in `Part`.
-        peak: the largest value of an image of 16 bits, if it has just been decoded.
-        size: height and width in pixels, likewise.
+        peak: the largest value of a 16-bit image; only `check` sets it.
+        size: height and width in pixels; only `check` sets it.
     """
 
     image: bytes | None
@@ -65,7 +65,7 @@ class Content:
     size: tuple[int, int] | None = None
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of each kind of content that there is."""
+        """SHA-256 of each kind of content that the sample has."""
         digests = {}
         if self.image is not None:
             digests["image"] = hashlib.sha256(self.image).hexdigest()
@@ -79,7 +79,7 @@ class Content:
         return digests
 
     def decode(self, entry: Entry, reading: Reading) -> Part:
-        """Decode into the part that `entry` names."""
+        """Decodes the part that `entry` names."""
         image, masks = self.image, self.masks
         if image is not None:
             image = decode_image(image, entry.id, reading.bit_depth)
@@ -92,15 +92,15 @@ class Content:
 
 
 def check(sample: Sample, reading: Reading) -> tuple[Content, list[str]]:
-    """Read and decode every file of a sample.
+    """Reads and decodes every file of a sample.
 
     Args:
         sample: the sample.
-        reading: how its files are to be read.
+        reading: options for its files.
 
     Returns:
-        Its content (without saturations), and a line for each file that is broken or
-        doesn't fit the others. The masks of a good part, once seen to be empty, go.
+        Its content (without saturations), and a line for each file that is damaged or
+        does not fit the others. The masks of a good part must be empty and are dropped.
     """
     problems: list[str] = []
 
@@ -131,16 +131,16 @@ def check(sample: Sample, reading: Reading) -> tuple[Content, list[str]]:
     named = [(sample.name(sources[key]), arrays[key]) for key in sources]
     problems += _misfits(sample, raster, named)
     pixels = z if raster is None else raster.values
-    seen = {"peak": peak, "size": None if pixels is None else pixels.shape[:2]}
+    measured = {"peak": peak, "size": None if pixels is None else pixels.shape[:2]}
     if sample.defect != GOOD:
         for name, mask in named[1:]:
             _judge(name, mask)
         masks = None if sample.masks is None else tuple(c for c, _ in pairs)
-        return Content(image, z, masks, **seen), problems
+        return Content(image, z, masks, **measured), problems
     for name, mask in named[1:]:
         if mask is not None and mask.any():
             problems.append(f"{name}: marks a defect in a good part")
-    return Content(image, z, (), **seen), problems
+    return Content(image, z, (), **measured), problems
 
 
 def _peak(raster: Raster | None) -> int:
@@ -155,7 +155,7 @@ def _misfits(
     raster: Raster | None,
     named: Sequence[tuple[str, Shaped[np.ndarray, "_ _"] | None]],
 ) -> list[str]:
-    """A line for each depth map or mask that is not of the image's size."""
+    """A line for each depth map or mask that has not the image's size."""
     lines = []
     arrays = [array for _, array in named if array is not None]
     if raster is not None:
@@ -185,7 +185,7 @@ def _misfits(
 
 
 def _judge(name: str, mask: Bool[np.ndarray, "h w"] | None) -> None:
-    """Warns of a defect's mask that is probably wrong."""
+    """Warns about a defect's mask that is probably wrong."""
     if mask is None:
         return
     if not mask.any():

@@ -1,8 +1,8 @@
-"""From the z image of an organised point cloud to depth channels and foreground.
+"""Depth channels and foreground from the z image of an organised point cloud.
 
-AST (Rudolph et al., WACV 2023, section 3.3): fill the sensor's gaps, find the object as
-what stands out from the background plane, express depth relative to the object's mean,
-and fold 8×8 pixels of depth into the channels of one position of the feature map.
+AST (Rudolph et al., WACV 2023, section 3.3): fill the sensor's gaps; find the object,
+which stands out from the background plane; express depth relative to the object's mean;
+fold 8×8 pixels of depth into the channels of one position of the feature map.
 """
 
 import numpy as np
@@ -14,8 +14,8 @@ from ast_jax.data.depth_options import DepthOptions
 
 UNSHUFFLE = 8  # depth pixels along each side of one position of the feature map
 DEFAULT = DepthOptions()
-DEPTH_SCALE = 100.0  # metres to centimetres: about unit variance
-_CORNER = 2  # side of the block of pixels that stands for a corner
+DEPTH_SCALE = 100.0  # metres to centimetres, for a variance of about 1
+_CORNER = 2  # side in pixels of a corner's block
 
 
 def preprocess_depth(
@@ -27,19 +27,19 @@ def preprocess_depth(
 ) -> tuple[Float32[np.ndarray, "side side c"], Float32[np.ndarray, "side side"]]:
     """Depth channels and soft foreground weight on a `side`×`side` feature map.
 
-    A cloud in which no object stands out counts as foreground altogether, and an
-    entirely empty one gives zero depth with weight 1; both are logged with `name`.
+    If no object stands out, the whole cloud counts as foreground. An empty cloud gives
+    depth 0 and weight 1. Both cases are logged with `name`.
 
     Args:
-      z: height in metres; 0 or a non-finite value = missing. Need not be square.
+      z: height in metres of any h and w; 0 or a non-finite value = missing.
       side: positions along each side of the feature map; depth is resized to 8·`side`.
       options: fill rounds, distance of the foreground and its dilation.
-      name: what to call this cloud in warnings.
+      name: the cloud's name in warnings.
 
     Returns:
-      depth: centimetres off the object's mean, 0 in the background, 8×8 pixels folded
-        into 64 channels (channel = row offset · 8 + column offset).
-      weight: share of foreground, in 0..1, after dilation (by an 8×8 box).
+      depth: centimetres off the object's mean, 0 in the background; 8×8 pixels are
+        folded into 64 channels (channel = row offset · 8 + column offset).
+      weight: fraction of foreground, in 0..1, after a dilation by an 8×8 box.
     """
     z = fill_missing(np.where(np.isfinite(z), z, np.float32(0)), options.fill_rounds)
     if not z.any():
@@ -67,18 +67,18 @@ def fill_missing(
 ) -> Float32[np.ndarray, "h w"]:
     """Gives missing (0) pixels the mean of their present 3×3 neighbours, repeatedly.
 
-    Each of the `rounds` reaches one pixel further into a gap. The borders are filled
-    like the rest (the authors' code leaves out the first row and column).
+    Each of the `rounds` reaches one pixel further into a gap. Border pixels are filled
+    too (the authors' code leaves out the first row and column).
     """
     width = z.shape[1]
     padded = np.pad(z, 1)
-    flat = padded.reshape(-1)  # a view: what is written here fills `padded`
+    flat = padded.reshape(-1)  # a view: writing to it writes to `padded`
     row_steps = np.arange(-1, 2)[:, None] * (width + 2)
     neighbourhood = (row_steps + np.arange(-1, 2)).reshape(9, 1)
     for _ in range(rounds):
         present = padded != 0
         fillable = np.flatnonzero(_dilated_3x3(present) & ~present[1:-1, 1:-1])
-        # The same pixels counted in the padded image.
+        # The indices of the same pixels in the padded image.
         fillable += 2 * (fillable // width) + width + 3
         values = flat[fillable + neighbourhood]
         flat[fillable] = values.sum(axis=0) / np.count_nonzero(values, axis=0)
@@ -90,11 +90,11 @@ def background_plane(
 ) -> Float[np.ndarray, "h w"]:
     """The surface through the means of the four 2×2 corners, bilinear in between.
 
-    A corner without a present pixel takes the mean of the four present pixels nearest
-    to it, and a warning with `name` is logged.
+    A corner without a present pixel takes the mean of the four nearest present pixels;
+    this is logged with `name`.
 
     Raises:
-      ValueError: no pixel is present at all.
+      ValueError: no pixel is present.
     """
     height, width = z.shape
     corners = [
@@ -113,14 +113,14 @@ def foreground_mask(
     plane: Float[np.ndarray, "h w"],
     distance: float = DEFAULT.foreground_distance,
 ) -> Bool[np.ndarray, "h w"]:
-    """The present pixels that are more than `distance` metres off the `plane`."""
+    """The present pixels at more than `distance` metres from the `plane`."""
     return (np.abs(z - plane) > distance) & (z != 0)
 
 
 def relative_depth(
     z: Float32[np.ndarray, "h w"], foreground: Bool[np.ndarray, "h w"]
 ) -> Float32[np.ndarray, "h w"]:
-    """Centimetres off the mean of the foreground; the background gets that mean, so 0.
+    """Centimetres off the mean of the foreground; 0 in the background.
 
     Raises:
       ValueError: `foreground` is empty.
@@ -136,13 +136,13 @@ def foreground_weight(
 ) -> Float32[np.ndarray, "side side"]:
     """The soft weight in 0..1 of each position of the feature map.
 
-    The mask is brought to 8·`side`, where every touched pixel counts, dilated with a
-    box of `dilation` pixels, and resized bilinearly to `side`: the mean of each cell's
-    central 2×2.
+    The mask is resized to 8·`side`, where every touched pixel counts. It is dilated
+    with a box of `dilation` pixels. Then it is resized bilinearly to `side`: the mean
+    of each cell's central 2×2 pixels.
     """
     touched = resize_bilinear(foreground.astype(np.float32), side * UNSHUFFLE) > 0
-    # SciPy's window for an even size reaches further back; the authors' dilation
-    # reaches further ahead: output pixel i sees inputs i − 3 … i + 4.
+    # The authors' dilation reaches further ahead than back: output pixel i sees inputs
+    # i − 3 … i + 4. `origin` shifts SciPy's window, which reaches further back.
     dilated = ndimage.maximum_filter(
         touched.astype(np.uint8),
         size=dilation,
@@ -167,9 +167,9 @@ def resize_bilinear(
 def _sources(
     length: int, size: int
 ) -> tuple[np.ndarray, np.ndarray, Float32[np.ndarray, " size"]]:
-    """For each output pixel its two input pixels and the second one's share.
+    """The two input pixels of each output pixel, and the weight of the second one.
 
-    In float32 like torch, whose rounding decides which pixels a binary mask touches.
+    In float32 as in torch, because rounding decides which pixels a binary mask touches.
     """
     scale = np.float32(length) / np.float32(size)
     centres = np.arange(size, dtype=np.float32) + np.float32(0.5)

@@ -1,7 +1,7 @@
-"""Whether the numbers of a depth map can be what they are taken for.
+"""Checks that the numbers of a depth map can be distances.
 
-A wrong unit, a number that stands for "missing", or a cloud without a pixel grid would
-train and score without a word, and badly. Each is told by what gives it away.
+Without these checks, a wrong unit, a number that means "missing", or a cloud without a
+pixel grid would give a bad detector without any error.
 """
 
 import numpy as np
@@ -11,8 +11,8 @@ from jaxtyping import Float32, Shaped
 from ast_jax.data.depth_options import DepthOptions
 from ast_jax.errors import UserError
 
-FARTHEST = 100.0  # metres: no camera of parts looks so far
-FAR = 20.0  # metres: worth a warning
+FARTHEST = 100.0  # metres; no camera that looks at parts reaches so far
+FAR = 20.0  # metres; a warning from here on
 _THINNEST, _THIN, _ELONGATED = 4, 16, 20  # pixels, pixels, length over width
 _ORDER, _ORDERS = 10.0, 100.0  # one and two orders of magnitude
 _ENDS = frozenset(
@@ -26,10 +26,10 @@ _SAMPLE, _FEW = 50_000, 0.04
 
 
 def check_shape(shape: tuple[int, ...], name: str) -> None:
-    """Refuses what has no pixel grid: a list of points, a row, a column.
+    """Refuses arrays without a pixel grid: a list of points, a row, a column.
 
     Raises:
-        UserError: the shape can't be a map's.
+        UserError: the shape cannot be a map's.
     """
     short, long = sorted(shape[:2])
     if short < _THINNEST or (short <= _THIN and long >= _ELONGATED * short):
@@ -40,14 +40,14 @@ def check_shape(shape: tuple[int, ...], name: str) -> None:
 
 
 def check_values(values: Shaped[np.ndarray, "h w"], name: str) -> None:
-    """Refuses a number that seems to stand for "missing", other than 0 and NaN.
+    """Refuses a number, other than 0 and NaN, that seems to mean "missing".
 
     Args:
         values: z as the file has it, in its own unit and type.
-        name: what an error calls it.
+        name: the name in an error.
 
     Raises:
-        UserError: some value is foreign to all others.
+        UserError: a value is far from all others.
     """
     present = values[(values != 0) & np.isfinite(values)]
     if not present.size:
@@ -70,9 +70,9 @@ def check_range(
 
     Args:
         z: in metres, 0 = missing.
-        kind: of the values that it was read from: "f" floats, "i" or "u" integers.
-        name: what an error calls it.
-        options: an explicit unit is believed.
+        kind: of the values in the file: "f" floats, "i" or "u" integers.
+        name: the name in an error.
+        options: if they have an explicit unit, nothing is checked.
 
     Raises:
         UserError: z is beyond any camera's reach.
@@ -105,40 +105,40 @@ def check_range(
 
 
 def _is_foreign(value: np.number, present: Shaped[np.ndarray, " n"]) -> bool:
-    """Whether the lowest or highest value stands for something else than depth."""
-    extreme, value_is = _is_extreme(value), float(value)
-    if not extreme and value_is > 0:
+    """Whether the lowest or highest value probably is no depth."""
+    extreme, number = _is_extreme(value), float(value)
+    if not extreme and number > 0:
         some = _some(present)
         usual = np.percentile(np.abs(some.astype(np.float64)), 95)
-        if value_is < _ORDER * usual and np.mean(some == value) < _FEW:
-            return False  # as nearly always
+        if number < _ORDER * usual and np.mean(some == value) < _FEW:
+            return False  # a quick answer for nearly all maps
     others = present[present != value].astype(np.float64)
     if not others.size:
         return extreme
     low, high = float(others.min()), float(others.max())
-    count, gap = present.size - others.size, max(low - value_is, value_is - high)
+    count, gap = present.size - others.size, max(low - number, number - high)
     usual = float(np.percentile(np.abs(_some(others)), 95))
-    if extreme and (abs(value_is) >= _LARGEST or gap > (high - low) / 2):
+    if extreme and (abs(number) >= _LARGEST or gap > (high - low) / 2):
         return True
-    if value_is < 0 < low and (count > 1 or value_is == -1):
-        # The only negative one. Heights about 0 would go on close to it.
+    if number < 0 < low and (count > 1 or number == -1):
+        # The only negative value. Real heights around 0 would have neighbours close by.
         whole = not np.any(others % 1)
-        if gap >= 10 if whole else low >= -value_is / 20:
+        if gap >= 10 if whole else low >= -number / 20:
             return True
-    repeated = count > 2 and abs(value_is) >= _ORDER * usual
-    outlier = repeated or abs(value_is) >= _ORDERS * usual
+    repeated = count > 2 and abs(number) >= _ORDER * usual
+    outlier = repeated or abs(number) >= _ORDERS * usual
     return outlier and gap > high - low
 
 
 def _is_extreme(value: np.number) -> bool:
-    """Whether a number is the end of its own type, or of one that it came from."""
+    """Whether a number is the limit of its own type, or of an integer type."""
     if value.dtype.kind == "f" and abs(value) >= np.finfo(value.dtype).max:
         return True
     return abs(float(value)) >= _LARGEST or float(value) in _ENDS
 
 
 def _some(values: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " m"]:
-    """Every so manyth value: enough for a percentile."""
+    """An even sample of the values, enough for a percentile."""
     return values[:: max(1, values.size // _SAMPLE)]
 
 

@@ -1,4 +1,4 @@
-"""What a depth map's numbers mean and how a part is told from its background."""
+"""Options of depth: the meaning of a map's numbers, and the part's foreground."""
 
 import dataclasses
 from typing import Any
@@ -9,19 +9,19 @@ METRES = {"m": 1.0, "mm": 1e-3}
 
 @dataclasses.dataclass(frozen=True)
 class DepthOptions:
-    """The `depth` section of a configuration; its defaults are the authors' numbers.
+    """The `depth` section of a configuration; the defaults are the authors' numbers.
 
-    A run's options go wherever its parts are read: training, evaluation, prediction.
+    Training, evaluation and prediction of a run use the same options.
 
     Attributes:
         unit: "m", "mm", or "auto": integers are millimetres, floats metres.
-        missing: the value in the files, beside 0 and NaN, that means "no depth"; 0 for
-            no other.
-        foreground_distance: metres off the background plane from which a pixel belongs
-            to the part.
-        fill_rounds: how many pixels far gaps are filled from their border.
-        dilation: side in pixels of the box by which the foreground grows, at 8 pixels a
-            position of the feature map.
+        missing: a value in the files, beside 0 and NaN, that means "no depth"; 0 if
+            there is no other.
+        foreground_distance: a pixel at more than this distance from the background
+            plane, in metres, belongs to the part.
+        fill_rounds: width in pixels of the border of a gap that is filled.
+        dilation: side in pixels of the box by which the foreground grows; a position of
+            the feature map has 8 pixels.
     """
 
     unit: str = "auto"
@@ -32,23 +32,23 @@ class DepthOptions:
 
     @classmethod
     def from_config(cls, config: Any) -> "DepthOptions":
-        """The options of a configuration, which may have more in its section."""
+        """Takes the options from a configuration, whose section may have more."""
         section = config.depth
         return cls(**{field.name: section[field.name] for field in _fields()})
 
     def metres(self, kind: str) -> float:
-        """Metres a unit of a file whose values are floats (`kind` "f") or integers."""
+        """Metres per unit of a file with floats (`kind` "f") or integers."""
         auto = "m" if kind == "f" else "mm"
         return METRES[auto if self.unit == "auto" else self.unit]
 
     @property
     def reading(self) -> dict[str, Any]:
-        """What changes z as it is read, where it is not the default."""
+        """The options that change z as it is read, unless they have the default."""
         return self._changed("unit", "missing")
 
     @property
     def processing(self) -> dict[str, Any]:
-        """What changes depth channels and foreground, where it is not the default."""
+        """The options of channels and foreground, unless they have the default."""
         return self._changed("foreground_distance", "fill_rounds", "dilation")
 
     def _changed(self, *names: str) -> dict[str, Any]:

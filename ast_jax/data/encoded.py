@@ -1,4 +1,4 @@
-"""Records that hold a publisher's encoded bytes unchanged; of a point cloud only z."""
+"""Records with a publisher's encoded bytes unchanged; of a point cloud only z."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from ast_jax.data.listing import Sample
 
 
 def record(sample: Sample, content: Content, *, depth: bool) -> dict[str, Any]:
-    """The record of a sample, as `features` describes it."""
+    """Returns the record of a sample, of the types in `features`."""
     values = {
         "id": sample.id,
         "defect": sample.defect,
@@ -19,14 +19,14 @@ def record(sample: Sample, content: Content, *, depth: bool) -> dict[str, Any]:
         "saturations": list(content.saturations),
         "has_masks": content.masks is not None,
     }
-    if depth:  # without z there is a problem, and the record goes nowhere
+    if depth:  # a sample without z is a problem, and its record is dropped
         empty = np.zeros((0, 0), np.float32)
         values["z"] = empty if content.z is None else content.z
     return values
 
 
 def content(values: dict[str, Any]) -> Content:
-    """The inverse of `record`."""
+    """Returns the content of a record; the inverse of `record`."""
     masks = tuple(bytes(mask) for mask in values["masks"])
     return Content(
         image=bytes(values["image"]) or None,
@@ -39,7 +39,7 @@ def content(values: dict[str, Any]) -> Content:
 def features(*, depth: bool) -> dict[str, Any]:
     """The tfds features of a record."""
     types = tfds.features
-    # Raw: array_record compresses as well as zlib would, in an eighth of the time.
+    # Raw, because array_record compresses as well as zlib in an eighth of the time.
     z = types.Tensor(shape=(None, None), dtype=np.float32, encoding="bytes")
     return {
         "id": types.Text(),

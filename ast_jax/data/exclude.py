@@ -1,4 +1,4 @@
-"""Training pictures that a list names, so that they are left out."""
+"""The list of training pictures that a user leaves out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +10,10 @@ from ast_jax.errors import UserError
 
 
 def read_names(path: str) -> tuple[str, ...]:
-    """The lines of a text file, without comments (#); () where `path` is empty.
+    """The lines of a text file, without comments (#); () if `path` is empty.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     if not path:
         return ()
@@ -34,13 +34,13 @@ def read_names(path: str) -> tuple[str, ...]:
 def chosen(
     names: Sequence[str], samples: Sequence[Sample], root: Path, category: str
 ) -> tuple[str, ...]:
-    """The ids of the samples that are named, in the samples' order.
+    """The ids of the samples with these names, in the samples' order.
 
-    A name is a sample's id ("train/good/007"), maybe behind its category, its file's
-    name, stem or path, or the path below `root`.
+    A name is a sample's id ("train/good/007"), with or without its category; or its
+    file's name, stem or path; or the path below `root`.
 
     Raises:
-        UserError: a name is no sample's, or that of several.
+        UserError: no sample, or more than one, has a name.
     """
     by_name: dict[str, set[str]] = {}
     for sample in samples:

@@ -1,4 +1,4 @@
-"""Which files of a data set's folder no part is made of, so that none goes unseen."""
+"""The files of a data set's folder that belong to no part; the user is told of them."""
 
 import dataclasses
 import os
@@ -14,12 +14,12 @@ CLOUD_SUFFIXES = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class Ignored:
-    """Files that are passed over.
+    """Files that are ignored.
 
     Attributes:
-        count: how many.
-        places: in how many folders.
-        first: the first one's path below the data set's folder.
+        count: the number of files.
+        places: the number of their folders.
+        first: the first file's path below the data set's folder.
     """
 
     count: int
@@ -27,20 +27,20 @@ class Ignored:
     first: str
 
     def __str__(self) -> str:
-        """As in "12 files in 2 places (first: good/notes.txt)"."""
+        """Returns a text such as "12 files in 2 places (first: good/notes.txt)"."""
         files = "1 file" if self.count == 1 else f"{self.count} files"
         places = "1 place" if self.places == 1 else f"{self.places} places"
         return f"{files} in {places} (first: {self.first})"
 
 
 def unused_files(paths: Iterable[Path], used: Collection[Path]) -> list[Path]:
-    """Those of the paths that no sample has."""
+    """The paths that no sample uses."""
     known = {os.path.abspath(path) for path in used}
     return [path for path in paths if os.path.abspath(path) not in known]
 
 
 def ignored(paths: Collection[Path], root: Path) -> Ignored | None:
-    """What is said of the paths that are passed over; None where there are none."""
+    """Describes ignored paths; None if there are none."""
     if not paths:
         return None
     first = min(paths)
@@ -49,7 +49,7 @@ def ignored(paths: Collection[Path], root: Path) -> Ignored | None:
 
 
 def unread_clouds(paths: Collection[Path]) -> str:
-    """A line about point clouds of types that are not read; "" without any."""
+    """A line about point clouds of types that cannot be read, or ""."""
     found = [path for path in paths if path.suffix.lower() in CLOUD_SUFFIXES]
     if not found:
         return ""

@@ -1,4 +1,4 @@
-"""Listing files as publishers lay them out, and naming what is missing there."""
+"""Lists files in publishers' layouts, and names missing ones."""
 
 import dataclasses
 import difflib
@@ -16,12 +16,11 @@ Files = dict[str, tuple[Path, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class FilesByStem:
-    """The files of one kind: those that belong to a stem, by stem.
+    """The files of one kind, by stem.
 
     Attributes:
-        folder: where they were looked for.
-        files: by stem, that is, path below the folder without suffix, in one Unicode
-            form.
+        folder: the folder with the files.
+        files: by stem: the path below the folder without suffix, in one Unicode form.
         problems: a line for each file that cannot be used.
     """
 
@@ -33,12 +32,12 @@ class FilesByStem:
     def in_folder(
         cls, folder: Path, suffixes: Collection[str], ending: str = ""
     ) -> "FilesByStem":
-        """Find one file a stem, in subfolders too.
+        """Finds one file for each stem, in subfolders too.
 
         Args:
-            folder: where to look.
+            folder: the folder with the files.
             suffixes: in lower case.
-            ending: what a file's name may add to the stem.
+            ending: of files' names after the stem, such as "_mask"; a name may lack it.
         """
         return cls.among(files_below(folder), folder, suffixes, ending)
 
@@ -51,7 +50,10 @@ class FilesByStem:
         ending: str = "",
         without: Collection[str] = (),
     ) -> "FilesByStem":
-        """As `in_folder`, of some paths below `folder`; stems leave out `without`."""
+        """As `in_folder`, for some paths below `folder`.
+
+        The subfolders named in `without` do not belong to a stem.
+        """
         found: dict[str, Path] = {}
         problems = []
         for path in paths:
@@ -73,8 +75,9 @@ class FilesByStem:
     def of(self, stems: Collection[str]) -> Files:
         """The files of each stem.
 
-        A file of no stem belongs to the only stem of its name in a subfolder, if it is
-        the only such file: the mask of test/bent/day2/000 may be masks/bent/000.
+        A file that has no stem's whole path may still match by its name alone, if both
+        are the only ones of that name and one of them is in a subfolder: the mask of
+        test/bent/day2/000 may be masks/bent/000.
         """
         matched = {stem: self.files[stem] for stem in stems if stem in self.files}
         wanted = _by_name(stem for stem in stems if stem not in matched)
@@ -109,16 +112,15 @@ def join_by_stem(
     clouds: FilesByStem | None = None,
     masks: FilesByStem | None = None,
 ) -> Listing:
-    """Join the images of one split and defect type with their clouds and masks.
+    """Joins the images of one split and defect type with their clouds and masks.
 
     Args:
         split: "train", "validation" or "test".
         defect: "good" or the defect type.
-        images: the images, of which each point cloud must have one; None where the
-            data are depth alone.
-        clouds: the point clouds, likewise; None in mode `rgb`.
-        masks: the ground truth. Either each image of a defect type has some, or none
-            has, which is worth a warning.
+        images: the images, one for each point cloud; None if the data are depth alone.
+        clouds: the point clouds, one for each image; None in mode `rgb`.
+        masks: the ground truth. Either every image of a defect type has a mask, or none
+            has one; the latter gives a warning.
 
     Returns:
         A sample for each stem with an image or a cloud, sorted, and the problems.
@@ -131,15 +133,15 @@ def join_by_stem(
     defect = one_form(defect)
     if defect != GOOD and defect.lower() == GOOD:
         problems.append(f"{split}/{defect}: write {GOOD!r} in lower case")
-    if images and clouds:  # of two stems that are one part, the image's counts
+    if images and clouds:  # if a part has two stems, the image's counts
         owners = images.of(tuple(clouds.files))
         stems = [s for s in stems if s in images.files or s not in owners]
-    of_stem = {id(found): found.of(stems) for found in kinds}
+    by_stem = {id(found): found.of(stems) for found in kinds}
 
     def match(kind: str, found: FilesByStem, stem: str) -> tuple[Path, ...]:
-        if stem not in of_stem[id(found)]:
+        if stem not in by_stem[id(found)]:
             problems.append(f"{found.folder}: no {kind} of {split}/{defect}/{stem}")
-        return of_stem[id(found)].get(stem, ())
+        return by_stem[id(found)].get(stem, ())
 
     no_truth = defect != GOOD and not (masks and masks.files)
     if no_truth and stems:
@@ -155,7 +157,7 @@ def join_by_stem(
         if no_truth:
             truth = None
         elif defect == GOOD:
-            truth = of_stem[id(masks)].get(stem, ()) if masks else ()
+            truth = by_stem[id(masks)].get(stem, ()) if masks else ()
         else:
             truth = match("mask, though others of its type have one,", masks, stem)
         samples.append(
@@ -172,7 +174,7 @@ def join_by_stem(
 
 
 def good_only(folders: Iterable[Path]) -> list[Path]:
-    """The folder `good` of a split that is learned from; others earn a warning."""
+    """The folder `good` of a training split; warns about other folders."""
     kept = []
     for folder in folders:
         if folder.name == GOOD:
@@ -183,7 +185,7 @@ def good_only(folders: Iterable[Path]) -> list[Path]:
 
 
 def near_match(value: str, known: Iterable[str]) -> str:
-    """The end of an error about an unknown name: the near match and what there is."""
+    """The end of an error about an unknown name: a similar name, and all names."""
     known = tuple(known)
     close = difflib.get_close_matches(value, known, n=1)
     guess = f"did you mean {close[0]!r}? " if close else ""

@@ -1,4 +1,4 @@
-"""Listing: where the data of a category's parts lie, and what is missing there."""
+"""Listing: the files of a category's parts, and the missing ones."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ SHOWN_PROBLEMS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Where the data of one part lie, or (synthetic) those data themselves.
+    """The files of one part, or (synthetic) its data.
 
     Attributes:
         id: split, defect and stem: "test/bent/000".
@@ -25,8 +25,8 @@ class Sample:
         defect: "good" or the defect type.
         image: the image file, or its bytes.
         xyz: the point cloud or depth file, or z in metres.
-        masks: the ground truth, one file a defect; () where a good part has none, None
-            where the data set has none for this defect type.
+        masks: the ground truth, one file for each defect; () for a good part without
+            one, None if the data set has none for this defect type.
     """
 
     id: str
@@ -43,7 +43,7 @@ class Sample:
         return tuple(source for source in sources if isinstance(source, Path))
 
     def name(self, source: Any) -> str:
-        """What an error calls a source: its path, or the sample's id."""
+        """The name of a source in an error: its path, or the sample's id."""
         return str(source) if isinstance(source, Path) else self.id
 
 
@@ -55,12 +55,12 @@ class Listing:
     problems: tuple[str, ...] = ()
 
     def __add__(self, other: "Listing") -> "Listing":
-        """Both, one after the other."""
+        """Joins two listings."""
         return Listing(self.samples + other.samples, self.problems + other.problems)
 
 
 def problems_error(problems: Sequence[str]) -> UserError:
-    """Log every problem; return the one line that counts them and shows the first."""
+    """Logs every problem; returns an error that counts them and shows the first."""
     for problem in problems:
         logging.error("%s", problem)
     shown = "; ".join(problems[:SHOWN_PROBLEMS])

@@ -1,4 +1,4 @@
-"""A manifest: one CSV or JSONL file that says what each of the user's files is."""
+"""A manifest: a CSV or JSONL file that describes each of the user's files."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ COLUMNS = ("image", "depth", "split", "defect", "mask")
 
 
 def find_manifest(root: Path) -> Path | None:
-    """Return the manifest that `root` is or holds, None where there is none."""
+    """Returns the manifest that `root` is or holds, or None."""
     if is_file(root):
         return root
     found = [root / name for name in NAMES if os.path.lexists(root / name)]
@@ -33,20 +33,20 @@ def find_manifest(root: Path) -> Path | None:
 
 
 def list_manifest(path: Path, *, depth: bool) -> Listing:
-    """List the samples that a manifest names.
+    """Lists the samples that a manifest names.
 
-    A line has, in CSV by its header, in JSONL by key:
+    A line has these columns (CSV) or keys (JSONL):
 
-    * `image`, `depth`: files; depth may be absent, or image where depth is not.
+    * `image`, `depth`: files; one of them may be absent.
     * `split`: "train", "validation" or "test"; "train" if absent.
     * `defect`: "good" or the defect type; "good" if absent.
     * `mask`: the ground truth of a defective part; in JSONL also a list of files.
 
-    Paths are relative to the manifest. In a part's id they have `_` for `/`.
+    Paths are relative to the manifest. A part's id has `_` instead of `/`.
 
     Args:
         path: the manifest.
-        depth: list the depth files too.
+        depth: whether to list the depth files too.
 
     Raises:
         UserError: the manifest cannot be read or has an unknown column.
@@ -87,12 +87,12 @@ def list_manifest(path: Path, *, depth: bool) -> Listing:
 
 
 def _names_a_folder(defect: str) -> bool:
-    """Score maps lie in a folder called so."""
+    """Whether a defect type can be the name of a folder of score maps."""
     return defect.strip(".") != "" and "/" not in defect and defect.isprintable()
 
 
 def _files(folder: Path, row: dict[str, Any]) -> tuple[Files, list[str]]:
-    """The files of a line by column, and a line for each that can't be used."""
+    """The files of a line by column, and a text for each that cannot be used."""
     found: Files = {}
     for column in ("image", "depth", "mask"):
         names = row.get(column) or ()
@@ -116,13 +116,13 @@ def _stem(name: str) -> str:
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """The lines with their numbers; their columns and values are checked."""
+    """Reads the lines with their numbers, and checks their columns and values."""
     try:
         text = _text(path.read_bytes())
         rows = list((_json_rows if path.suffix == ".jsonl" else _csv_rows)(text))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    # No text, no JSON, or nested too deeply; no CSV.
+    # It is no text, no JSON, nested too deeply, or no CSV.
     except (ValueError, RecursionError, csv.Error) as error:
         raise UserError(f"{path}: not a CSV or JSONL manifest ({error})") from error
     for number, row in rows:
@@ -132,7 +132,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _text(content: bytes) -> str:
-    """UTF-8, or what Windows calls Unicode."""
+    """Decodes UTF-8, or the UTF-16 that Windows calls Unicode."""
     wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     text = content.decode("utf-16" if wide else "utf-8-sig")
     if "\0" in text:
@@ -147,7 +147,7 @@ def _json_rows(text: str) -> Iterator[tuple[int, Any]]:
 
 
 def _csv_rows(text: str) -> Iterator[tuple[int, dict[str | None, Any]]]:
-    """Rows by header; of comma, semicolon and tab the header shows which divides."""
+    """Yields rows by header; the delimiter (, ; or tab) is the header's most frequent."""
     header = text.lstrip().partition("\n")[0]
     divider = max(",;\t", key=header.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=divider)
@@ -157,7 +157,7 @@ def _csv_rows(text: str) -> Iterator[tuple[int, dict[str | None, Any]]]:
 
 
 def _problem(row: Any) -> str:
-    """What is wrong with a row's form; "" where nothing is."""
+    """The fault in a row's form, or ""."""
     if not isinstance(row, dict):
         return f"expected an object with {', '.join(COLUMNS)}. Got {row!r:.40}"
     if None in row:

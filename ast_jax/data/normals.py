@@ -1,8 +1,8 @@
-"""Depth as a picture of its surface: normals as colours, for a backbone of photographs.
+"""Depth as a picture of normals, for a backbone that was trained on photographs.
 
-Red and green say how far the surface leans to the right and downwards, blue how flat
-it is. Slopes are in units of depth a pixel; the pixel's pitch, which the file may not
-tell, cancels out of the exaggeration that a category's good parts fix.
+Red and green show how far the surface leans to the right and downwards, blue how flat
+it is. Slopes are in metres per pixel. Files need not state the pixel's pitch, because
+it cancels out: the exaggeration of slopes comes from the category's good parts.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from ast_jax.data.decode import resize_image
 from ast_jax.data.depth import background_plane, fill_missing, foreground_mask
 from ast_jax.data.depth_options import DepthOptions
 
-ANGLE = 25.0  # degrees that the median slope of good parts is exaggerated to
-BLUR = 1.0  # σ in pixels: what a range sensor's noise needs, and a scratch survives
-STEPS = 4  # of exaggerations from one power of two to the next
+ANGLE = 25.0  # degrees of the exaggerated median slope of good parts
+BLUR = 1.0  # σ in pixels: removes a range sensor's noise, and keeps scratches
+STEPS = 4  # steps of exaggeration from one power of two to the next
 _BORDER = 2  # pixels around the foreground that are still drawn
 _FLAT = (128, 128, 255)
 
@@ -26,10 +26,10 @@ _FLAT = (128, 128, 255)
 def surface(
     z: Float32[np.ndarray, "h w"], options: DepthOptions, *, name: str = ""
 ) -> tuple[Float[np.ndarray, "2 h w"], Bool[np.ndarray, "h w"]]:
-    """Slopes to the right and downwards, metres a pixel, and where the part is.
+    """Slopes to the right and downwards in metres per pixel, and the part's mask.
 
-    Gaps wider than the options fill take the depth of the nearest present pixel. Where
-    nothing stands out, all that is present counts as the part; an empty cloud is flat.
+    Gaps that `fill_rounds` does not close take the depth of the nearest present pixel.
+    If nothing stands out, all present pixels are the part. An empty cloud is flat.
     """
     z = fill_missing(np.where(np.isfinite(z), z, np.float32(0)), options.fill_rounds)
     if not z.any():
@@ -50,7 +50,7 @@ def surface(
 
 
 def median_slope(z: Float32[np.ndarray, "h w"], options: DepthOptions) -> float:
-    """The median steepness of a part's surface, metres a pixel; 0 of an empty cloud."""
+    """The median slope of a part in metres per pixel; 0 for an empty cloud."""
     slopes, part = surface(z, options)
     return float(np.median(np.hypot(*slopes)[part])) if part.any() else 0.0
 
@@ -58,8 +58,8 @@ def median_slope(z: Float32[np.ndarray, "h w"], options: DepthOptions) -> float:
 def exaggeration(median_slopes: Sequence[float]) -> float:
     """The factor that brings the median good part's median slope to `ANGLE`.
 
-    To the nearest of four steps a doubling: a part more or less does not change it, and
-    with it every picture of the category.
+    Rounded to one of four steps per doubling, so that one more part changes neither the
+    factor nor every picture of the category.
     """
     slopes = [slope for slope in median_slopes if slope > 0]
     if not slopes:
@@ -79,11 +79,11 @@ def normals_picture(
     """The part's normals as colours, its background flat.
 
     Args:
-      z: height in metres; 0 or a non-finite value = missing. Need not be square.
+      z: height in metres of any h and w; 0 or a non-finite value = missing.
       size: side of the picture in pixels.
       factor: of `exaggeration`.
       options: fill rounds and distance of the foreground.
-      name: what to call this cloud in warnings.
+      name: the cloud's name in warnings.
     """
     slopes, part = surface(z, options, name=name)
     normals = np.stack([*(-factor * slopes), np.ones(z.shape)], axis=-1)

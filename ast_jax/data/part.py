@@ -1,7 +1,7 @@
 """Inspected parts: one decoded part, and a lazily decoded sequence of them.
 
-A part is what one inspection station sees of one object: an image, a depth map, or
-both, and what is known about its defects.
+A part is one object at one inspection station: an image, a depth map, or both, and its
+known defects.
 """
 
 import dataclasses
@@ -18,22 +18,22 @@ from jaxtyping import Bool, Float32, UInt8
 from ast_jax.errors import UserError
 
 GOOD = "good"
-# Of files, of Pillow images, or of whatever NumPy takes for an array.
+# Of files, of Pillow images, or of values that NumPy turns into arrays.
 Sequences = Sequence[Any] | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One inspected part, decoded. Its image, z and masks have one height and width.
+    """One inspected part, decoded. Image, z and masks have the same height and width.
 
     Attributes:
         id: split, defect and stem, unique within a category: "test/bent/000".
         defect: "good" or the defect type.
-        image: RGB; None where the data set has point clouds alone.
+        image: RGB; None if the data set has only point clouds.
         z: distance in metres along the optical axis, 0 = missing; None in mode `rgb`.
-        masks: one a defect, () for good; None where the data set has no ground truth.
-        saturations: of each mask the area in pixels from which a defect counts as
-            found in full (MVTec LOCO); () elsewhere.
+        masks: one for each defect, () for good; None without ground truth.
+        saturations: for each mask of MVTec LOCO the area in pixels from which its
+            defect counts as found in full; () for other data sets.
     """
 
     id: str
@@ -56,7 +56,7 @@ class Part:
 
     @property
     def mask(self) -> Bool[np.ndarray, "h w"] | None:
-        """All defects in one mask, nowhere True for a good part; None if unknown."""
+        """All defects in one mask, all False for a good part; None if unknown."""
         if self.masks is None:
             return None
         return functools.reduce(np.logical_or, self.masks, np.zeros(self.size, bool))
@@ -64,12 +64,12 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What is known of a part without decoding it.
+    """The facts about a part that need no decoding.
 
     Attributes:
         id: as in `Part`.
         defect: as in `Part`.
-        digests: SHA-256 of what the part has, under "image", "z", "masks".
+        digests: SHA-256 of the part's content, under "image", "z", "masks".
     """
 
     id: str
@@ -77,9 +77,9 @@ class Entry:
     digests: Mapping[str, str]
 
 
-# Not Sequence[Part], which a run-time type checker would decode a part to check.
+# Sequence without [Part], because a run-time type checker would decode a part.
 class Parts(Sequence):
-    """Parts in the order of the data set's files, each decoded when it is asked for."""
+    """Parts in the order of the data set's files; an index decodes one."""
 
     def __init__(
         self,
@@ -91,15 +91,15 @@ class Parts(Sequence):
         excluded: tuple[str, ...] = (),
         sizes: Iterable[Sequence[int]] = (),
     ):
-        """Parts that are decoded by `read(i)`, which threads may call.
+        """Makes parts that `read(i)` decodes; threads may call it.
 
         Args:
-            entries: what is known of each.
+            entries: the facts about each part.
             read: decodes the part of the i-th entry.
-            bit_depth: how many bits of 16 it takes for filled.
-            notes: what else there is to say about them, see `summary`.
-            excluded: ids that the user has left out.
-            sizes: height and width of the smallest and the largest, where known.
+            bit_depth: how many of 16 bits it uses.
+            notes: further texts for `summary`.
+            excluded: ids of the parts that the user has left out.
+            sizes: height and width of the smallest and the largest part, if known.
         """
         self._entries = tuple(entries)
         self._read = read
@@ -109,11 +109,11 @@ class Parts(Sequence):
         self.sizes = tuple((int(height), int(width)) for height, width in sizes)
 
     def __len__(self) -> int:
-        """Return the number of parts."""
+        """Returns the number of parts."""
         return len(self._entries)
 
     def __getitem__(self, index: SupportsIndex) -> Part:
-        """Decode the part at `index`; raise UserError where its data are damaged."""
+        """Decodes the part at `index`; raises a UserError if its data are damaged."""
         return self._read(range(len(self))[index])
 
     @property
@@ -123,7 +123,7 @@ class Parts(Sequence):
 
     @property
     def defects(self) -> tuple[str, ...]:
-        """ "good" or the defect type, a part each."""
+        """ "good" or the defect type of each part."""
         return tuple(entry.defect for entry in self._entries)
 
     @property
@@ -151,19 +151,18 @@ class Parts(Sequence):
         return None not in self.digests(kind)
 
     def digests(self, kind: str) -> tuple[str | None, ...]:
-        """SHA-256 of this kind of each part's content; None where a part has none."""
+        """SHA-256 of one kind of each part's content; None if the part has none."""
         return tuple(entry.digests.get(kind) for entry in self._entries)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the parts' ids and content, wherever the folder lies."""
+        """SHA-256 (hex) of the parts' ids and content, whatever their folder is."""
         return self.fingerprint_of("image", "z", "masks")
 
     def fingerprint_of(self, *kinds: str) -> str:
-        """As `fingerprint`, of some kinds of content alone.
+        """As `fingerprint`, for some kinds of content only.
 
-        What is computed from the images only keeps `fingerprint_of("image")` whether
-        the point clouds were read beside them or not.
+        `fingerprint_of("image")` is the same with and without point clouds.
         """
         rows = [
             [entry.id, *(entry.digests.get(kind) for kind in kinds)]
@@ -172,7 +171,7 @@ class Parts(Sequence):
         return hashlib.sha256(json.dumps([kinds, rows]).encode()).hexdigest()
 
     def subset(self, indices: Iterable[SupportsIndex]) -> "Parts":
-        """Return the parts at `indices`, in that order, still undecoded."""
+        """Returns the parts at `indices` in that order; decodes nothing."""
         chosen = [range(len(self))[index] for index in indices]
         read = self._read
         return Parts(
@@ -185,10 +184,10 @@ class Parts(Sequence):
 def pairs_of(
     images: Sequences | None, xyz: Sequences | None
 ) -> Iterable[tuple[Any, Any]]:
-    """Pairs images and point clouds by place; None stands for what is not given.
+    """Pairs images and point clouds by position; pairs with None if one is None.
 
     Raises:
-      UserError: there are none, or more of one than of the other.
+      UserError: there are none, or their numbers differ.
     """
     lengths = {len(parts) for parts in (images, xyz) if parts is not None}
     if len(lengths) != 1 or 0 in lengths:

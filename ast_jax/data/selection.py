@@ -1,4 +1,4 @@
-"""Which of the listed samples are taken, and what is said of all that is not."""
+"""Selects samples of a listing, and describes the files that are left out."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -12,12 +12,12 @@ from ast_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """The samples of a category that are taken.
+    """The selected samples of a category.
 
     Attributes:
-        listing: they, and the problems.
+        listing: the samples, and the problems.
         excluded: ids of training pictures that the user has left out.
-        unused: files nearby that are of no sample.
+        unused: files in the samples' folders that belong to no sample.
         root: the data set's folder.
     """
 
@@ -27,11 +27,11 @@ class Selection:
     root: Path
 
     def notes(self, split: str, split_of: Callable[[Path], str]) -> Iterator[str]:
-        """What there is to say about a split beside its counts.
+        """Yields notes about the files that a split leaves out.
 
         Args:
             split: "train", "validation" or "test".
-            split_of: the split that an unused file would belong to, or "".
+            split_of: returns the split of an unused file by its folder, or "".
         """
         if split == "train" and self.excluded:
             yield f"{len(self.excluded)} left out by dataset.exclude"
@@ -46,10 +46,10 @@ class Selection:
 def require_training(
     listing: Listing, unused: Sequence[Path], root: Path, category: str, tree: str
 ) -> Listing:
-    """The listing, with a line about point clouds that are of an unread type.
+    """Adds a problem about point clouds whose type cannot be read, if there are any.
 
     Raises:
-        UserError: it has no training picture; the line says what there is instead.
+        UserError: there is no training picture; the line names the ignored files.
     """
     clouds = unread_clouds(unused)
     if clouds and any("no point cloud" in problem for problem in listing.problems):
@@ -77,13 +77,13 @@ def left_out(
 
     Args:
         listing: all samples.
-        names: of pictures to leave out, see `chosen`.
-        ids: theirs, as a run recorded them, in the place of names.
+        names: of pictures to leave out, see `exclude.chosen`.
+        ids: of these pictures, as a run has recorded them, instead of names.
         root: the data set's folder.
         category: the category's name.
 
     Raises:
-        UserError: a name is no training picture's, or nothing is left.
+        UserError: no training picture has a name, or no picture is left.
     """
     train = [sample for sample in listing.samples if sample.split == "train"]
     if ids is None:

@@ -1,7 +1,7 @@
-"""tfds as it is used here: no TensorFlow, no network, records in their files' order.
+"""tfds without TensorFlow and network; records keep the order of their files.
 
-Every override of tfds' private methods is in this file, so that a new release of tfds
-has to be held against one file alone.
+Every override of a private method of tfds is in this file. For a new release of tfds,
+check this file.
 """
 
 import abc
@@ -12,21 +12,20 @@ import tensorflow_datasets as tfds
 
 
 class _Info(tfds.core.DatasetInfo):
-    """A DatasetInfo that doesn't look for itself in tfds' public bucket."""
+    """A DatasetInfo that does not ask tfds' public bucket."""
 
     def initialize_from_bucket(self) -> None:
-        """Do nothing: tfds would leave an empty temporary folder each time."""
+        """Does nothing; tfds would leave an empty temporary folder each time."""
 
 
 class Records(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A data set that tfds writes from samples at hand and reads as array_record."""
+    """A data set that tfds writes from local samples and reads as array_record."""
 
     def __init__(self, config: str, data_dir: str):
-        """Open the folder `data_dir/name/config`, written or not yet.
+        """Opens the folder `data_dir/name/config`, which may not exist yet.
 
         Raises:
-            ValueError, google.protobuf.json_format.ParseError: what lies in the folder
-                is damaged.
+            ValueError, google.protobuf.json_format.ParseError: its files are damaged.
         """
         super().__init__(
             config=tfds.core.BuilderConfig(name=config),
@@ -40,19 +39,19 @@ class Records(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @abc.abstractmethod
     def facts(self) -> dict[str, str]:
-        """What tfds writes beside the records: description, homepage, …"""
+        """Description, homepage, …, which tfds writes beside the records."""
 
     def check_written(self) -> None:
-        """Called behind the last record; an error here discards all of them."""
+        """Is called after the last record; an error here discards all records."""
 
     def write(self) -> None:
-        """Write every split's records, or none."""
-        tfds.disable_progress_bar()  # its three bars tell less than one of ours
+        """Writes the records of every split, or none."""
+        tfds.disable_progress_bar()  # the builder shows one bar of its own
         self.download_and_prepare()
 
-    # Not Sequence, of which a run-time type checker would read a record to check it.
+    # Any, because a run-time type checker would read a record of a Sequence.
     def read(self, split: str) -> Any:
-        """The records of a split, images as the bytes that were written."""
+        """The records of a split; images are the bytes that were written."""
         skip = {
             name: tfds.decode.SkipDecoding()
             for name, feature in self.info.features.items()
@@ -73,7 +72,7 @@ class Records(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         super()._download_and_prepare(*args, **kwargs)
         self.check_written()
 
-    # Nothing is downloaded: tfds needs no folder for it, and has nothing to announce.
+    # There is no download, so tfds needs no folder for it and logs nothing about it.
     def _make_download_manager(self, **kwargs: Any) -> Any:
         del kwargs
         return types.SimpleNamespace(downloaded_size=0)
@@ -84,7 +83,7 @@ class Records(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _log_download_done(self) -> None:
         pass
 
-    # tfds warns of every configuration that isn't in a list.
+    # tfds warns about every configuration that is not in a list.
     def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
         del version
         return builder_config

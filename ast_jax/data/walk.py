@@ -1,4 +1,4 @@
-"""What lies in a folder of the user's: visible files, and those that cannot be used."""
+"""Walks a user's folder: visible files, and files that cannot be used."""
 
 import os
 import unicodedata
@@ -9,17 +9,17 @@ from ast_jax.errors import UserError
 
 
 def shown(path: str | os.PathLike) -> str:
-    """A path that can be printed, whatever its bytes."""
+    """A path as text that can always be printed."""
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def one_form(name: str) -> str:
-    """A name in the one Unicode form (NFC) in which equal names are equal."""
+    """A name in Unicode form NFC, so that equal names compare equal."""
     return unicodedata.normalize("NFC", name)
 
 
 def existing(path: Path) -> Path:
-    """The path, or the one whose name is the same in another Unicode form."""
+    """The path, or an existing path with the same name in another Unicode form."""
     if os.path.lexists(path):
         return path
     forms = (unicodedata.normalize(form, str(path)) for form in ("NFC", "NFD"))
@@ -31,7 +31,7 @@ def existing(path: Path) -> Path:
 
 
 def entries(folder: Path) -> list[Path]:
-    """The visible entries, sorted; none where there is no such folder.
+    """The visible entries, sorted; [] if there is no such folder.
 
     Raises:
         UserError: the folder cannot be read.
@@ -43,19 +43,19 @@ def entries(folder: Path) -> list[Path]:
     except OSError as error:
         name, reason = shown(folder), error.strerror
         raise UserError(f"{name}: cannot be read ({reason})") from error
-    # macOS leaves ._000.png beside 000.png.
+    # macOS writes a hidden ._000.png beside 000.png.
     return [path for path in found if not path.name.startswith(".")]
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The visible subfolders, sorted; none where there is no such folder."""
+    """The visible subfolders, sorted; [] if there is no such folder."""
     return [path for path in entries(folder) if path.is_dir()]
 
 
 def files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Every visible entry that is no folder, in subfolders too; links are followed."""
+    """Yields every visible file, in subfolders too; follows links."""
     real = os.path.realpath(folder)
-    if real in above:  # a link to a folder that it lies in
+    if real in above:  # a link to a folder above itself
         return
     for path in entries(folder):
         if path.is_dir():
@@ -65,7 +65,7 @@ def files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[P
 
 
 def unusable(path: Path) -> str:
-    """Why a file can't be used, in a line; "" where nothing speaks against it."""
+    """The reason why a file cannot be used, in a line; "" if it can."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -78,7 +78,7 @@ def unusable(path: Path) -> str:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; False too for a name that no file can have."""
+    """Whether there is such a file; False for an impossible name."""
     try:
         return path.is_file()
     except (OSError, ValueError):

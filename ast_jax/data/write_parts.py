@@ -1,4 +1,4 @@
-"""Parts that a program holds, paths and arrays, written as a folder with a manifest."""
+"""Writes parts that a program has, paths or arrays, as a folder with a manifest."""
 
 import filecmp
 import json
@@ -22,16 +22,16 @@ def write_parts(
 ) -> None:
     """Makes a folder that `dataset.name = "folder"` reads; all parts are good.
 
-    Files are referred to where they lie. Arrays are written, with every bit.
+    Refers to files by their paths. Writes arrays without loss.
 
     Args:
-      root: the folder. If it exists already, it has to hold the same parts.
-      images: a file, a Pillow image, or an array [h,w], [h,w,3] or [h,w,4] each.
-      xyz: a point cloud each: a file, or an array [h,w,3] or [h,w].
+      root: the folder. If it exists, it must hold the same parts.
+      images: files, Pillow images, or arrays [h,w], [h,w,3] or [h,w,4].
+      xyz: point clouds: files, or arrays [h,w,3] or [h,w].
 
     Raises:
-      UserError: there are no parts, there are not as many images as point clouds, an
-        image has no such type or shape, or the folder holds other parts or cannot be
+      UserError: there are no parts, the numbers of images and point clouds differ, an
+        image has another type or shape, or the folder holds other parts or cannot be
         written.
     """
     pairs = list(pairs_of(images, xyz))
@@ -65,7 +65,7 @@ def _write_manifest(folder: Path, pairs: list[tuple[Any, Any]]) -> None:
 
 
 def _file(folder: Path, index: int, source: Any, kind: str) -> str:
-    """The path of a source, relative to the folder if the source is written there."""
+    """The path of a source; writes an array to the folder, and returns that path."""
     if isinstance(source, str | os.PathLike):
         return str(Path(source).expanduser().absolute())
     path = folder / kind / f"{index:06d}"

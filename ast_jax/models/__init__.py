@@ -17,7 +17,7 @@ ENCODING_CHANNELS = 32
 def create_groups(
     config: ConfigDict, channels: int, blocks: Sequence[Block] = ()
 ) -> tuple[Group, ...]:
-    """Which channels each teacher models and each student sees; the paper's is one."""
+    """The channels of each teacher and student; the paper's method has one group."""
     return arrange(
         blocks or [Block("all", channels)],
         fusion=config.fusion,
@@ -30,8 +30,8 @@ def create_teacher(
 ) -> Teacher | ParallelTeacher:
     """The teacher for feature maps of `side` × `side` × `channels`.
 
-    `blocks` are what the channels consist of, where they are more than one; then there
-    may be a teacher for each group of them.
+    `blocks` are the blocks of these channels, if there are several. Groups of blocks
+    may have a teacher each.
     """
     options = config.teacher
 
@@ -63,9 +63,9 @@ def create_student(
     blocks: Sequence[Block] = (),
     axis_name: str | None = None,
 ) -> nn.Module:
-    """The student for the same maps; called as `student(x, train=…)`.
+    """The student for the same maps; call it as `student(x, train=…)`.
 
-    `student.kind` "conv" is the paper's, "flow" a flow of the teacher's kind: the
+    `student.kind` is "conv" in the paper. "flow" is a flow like the teacher, for the
     symmetric pair of the paper's ablation. `axis_name` is the mapped axis over which
     batch statistics are shared.
     """
@@ -74,14 +74,14 @@ def create_student(
         return FlowStudent(create_teacher(config, **size))
 
     def student(group: Group) -> Student:
-        sees = count(group.inputs)
+        inputs = count(group.inputs)
         return Student(
             width=config.student.width,
             blocks=config.student.blocks,
             negative_slope=config.student.negative_slope,
             encoding_channels=ENCODING_CHANNELS * config.teacher.positional_encoding,
             axis_name=axis_name,
-            outputs=None if sees == group.size else group.size,
+            outputs=None if inputs == group.size else group.size,
             dtype=jnp.dtype(config.train.dtype),
         )
 

@@ -1,4 +1,4 @@
-"""The wiring of AST+: which channels each teacher models, and what its student sees.
+"""The wiring of AST+: the channels that each teacher models and its student sees.
 
 With x = rgb of stage 4 | rgb of stage 5 | normals of stage 4 | normals of stage 5:
 
@@ -8,9 +8,9 @@ With x = rgb of stage 4 | rgb of stage 5 | normals of stage 4 | normals of stage
     joint    cross           a stage's blocks      all blocks of the other stages
     joint    same            a stage's blocks      the same blocks
 
-A student that sees its teacher's own input imitates it on defects too; one that sees
-another depth of the frozen backbone cannot. With one stage alone it has no other, and
-joint fusion is the paper's pair.
+A student that sees its teacher's own input can imitate it on defects too. A student
+that sees another stage of the frozen backbone cannot. With a single stage there is no
+other one, and joint fusion is the paper's pair.
 """
 
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ class Group(NamedTuple):
     """One teacher and its student.
 
     Attributes:
-      channels: of x that the teacher models, as ranges (start, stop).
-      inputs: of x that the student sees.
+      channels: the channels of x that the teacher models, as ranges (start, stop).
+      inputs: the channels of x that the student sees.
     """
 
     channels: Ranges
@@ -37,7 +37,7 @@ class Group(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many channels the teacher models."""
+        """The number of channels that the teacher models."""
         return count(self.channels)
 
 
@@ -47,7 +47,7 @@ def arrange(
     """The groups of the table above, in the order of their first channels.
 
     Args:
-      blocks: what x consists of; a modality's stand together, its stages ascending.
+      blocks: of x; those of a modality are neighbours, with ascending stages.
       fusion: "late" or "joint".
       student_input: "cross" or "same".
     """
@@ -69,13 +69,13 @@ def arrange(
             for *place, at in places
             if key(*place) != mine and key(*place)[:-1] == mine[:-1]
         )
-        sees = others if student_input == "cross" and others else own
-        groups.append(Group(_merged(own), _merged(sees)))
+        inputs = others if student_input == "cross" and others else own
+        groups.append(Group(_merged(own), _merged(inputs)))
     return tuple(groups)
 
 
 def take(x: Float[Array, "b h w c"], ranges: Ranges) -> Float[Array, "b h w c2"]:
-    """Some ranges of channels, side by side."""
+    """Concatenates some ranges of channels."""
     if ranges == ((0, x.shape[-1]),):
         return x
     parts = [x[..., start:stop] for start, stop in ranges]
@@ -83,12 +83,12 @@ def take(x: Float[Array, "b h w c"], ranges: Ranges) -> Float[Array, "b h w c2"]
 
 
 def count(ranges: Ranges) -> int:
-    """How many channels there are in ranges."""
+    """The number of channels in ranges."""
     return sum(stop - start for start, stop in ranges)
 
 
 def _merged(ranges: Ranges) -> Ranges:
-    """The same channels with neighbouring ranges in one."""
+    """The same channels, with neighbouring ranges joined."""
     merged: list[tuple[int, int]] = []
     for start, stop in ranges:
         if merged and merged[-1][1] == start:

@@ -1,6 +1,4 @@
-"""The convolution layer, PyTorch's initialisation and batch norm, and the positional
-encoding.
-"""
+"""Layers: convolution, batch norm and initialisation as PyTorch's; the encoding."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +18,7 @@ torch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def torch_bias_init(fan_in: int) -> nn.initializers.Initializer:
-    """Uniform in ±1/√fan_in, PyTorch's default for the bias behind such a kernel."""
+    """Uniform in ±1/√fan_in, PyTorch's default for the bias of such a kernel."""
     bound = 1 / np.sqrt(fan_in)
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
@@ -35,9 +33,9 @@ class Conv(nn.Module):
     Attributes:
       features: channels of the output.
       kernel_size: k, odd.
-      padding: what lies beyond the map's border.
-      encoding_first: where the kernel's channels for an encoding are, see below.
-      dtype: of the factors of products, as `convolve`'s; all else is float32.
+      padding: the values beyond the map's border.
+      encoding_first: whether an encoding comes before x or after it.
+      dtype: of the factors of products, see `convolve`; all else is float32.
     """
 
     features: int
@@ -53,17 +51,17 @@ class Conv(nn.Module):
         encoding: Float[np.ndarray, "h w d"] | None = None,
         scale: Float[Array, "1"] | None = None,
     ) -> Float[Array, "b h w c2"]:
-        """Convolves [x, encoding], or [encoding, x].
+        """Convolves [x, encoding], or [encoding, x], and multiplies by `scale`.
 
-        The encoding is the same for every image, so its share is computed once instead
-        of joined to each. What `scale` multiplies is the kernel and the bias, which are
+        All images have the same encoding, so its part of the result is computed once
+        and added to every image. `scale` multiplies kernel and bias, because these are
         smaller than a batch's maps.
         """
         d = 0 if encoding is None else encoding.shape[-1]
         k, c = self.kernel_size, x.shape[-1] + d
         kernel = self.param("kernel", torch_kernel_init, (k, k, c, self.features))
         bias = self.param("bias", torch_bias_init(k * k * c), (self.features,))
-        if self.is_initializing():  # nobody looks at the maps, which take long to trace
+        if self.is_initializing():  # the maps are not used, and are slow to trace
             return jnp.zeros((*x.shape[:3], self.features))
         if scale is not None:
             kernel, bias = kernel * scale, bias * scale
@@ -75,7 +73,7 @@ class Conv(nn.Module):
             for_x, for_encoding = jnp.split(kernel, [x.shape[-1]], axis=2)
         share = jnp.asarray(encoding)[None]
         bias = convolve(share, for_encoding, self.padding, self.dtype) + bias
-        # Not added by broadcasting, whose gradient XLA sums eight times slower.
+        # A product with ones, because XLA sums a broadcast's gradient 8 times slower.
         ones = jnp.ones((x.shape[0], 1))
         bias = jnp.matmul(ones, bias.reshape(1, -1), precision="highest")
         y = self._convolve(x, for_x)
@@ -99,7 +97,7 @@ class BatchNorm(nn.Module):
     n = b·h·w over all devices, and evaluation depends on it (docs/method.md "Student").
 
     Attributes:
-      axis_name: mapped axis over which the statistics are shared; None for none.
+      axis_name: mapped axis over which the statistics are shared, or None.
       momentum: weight of the old running statistics (PyTorch's 0.1 is 0.9 here).
       epsilon: added to the variance.
     """
@@ -134,7 +132,7 @@ class BatchNorm(nn.Module):
         if self.axis_name is None or self.is_initializing():
             return mean, jnp.square(x - mean).mean((0, 1, 2)), count
         mean = lax.pmean(mean, self.axis_name)
-        # Around the global mean: no cancellation, unlike E[x²] − E[x]².
+        # Around the global mean, because E[x²] − E[x]² loses digits.
         var = lax.pmean(jnp.square(x - mean).mean((0, 1, 2)), self.axis_name)
         return mean, var, count * lax.axis_size(self.axis_name)
 

@@ -1,6 +1,7 @@
-"""The student: a plain residual network that imitates the teacher on good parts
-(paper, section 3.3). No bijection binds it, so beyond the training distribution it
-generalises differently.
+"""The student: a residual network that imitates the teacher on good parts.
+
+Paper, section 3.3. It is no bijection like the teacher, so outside the training
+distribution it generalises differently, and the difference shows a defect.
 """
 
 import functools
@@ -41,10 +42,10 @@ class Student(nn.Module):
     Attributes:
       width: channels inside the network.
       blocks: number of residual blocks.
-      negative_slope: LeakyReLU's; the authors' code has 0.01, the paper 0.2.
-      encoding_channels: d of the positional encoding; 0 for none.
-      axis_name: mapped axis that shares the batch statistics; None for none.
-      outputs: channels of the teacher's z; None for as many as the input has.
+      negative_slope: of LeakyReLU; the authors' code has 0.01, the paper 0.2.
+      encoding_channels: d of the positional encoding; 0 for no encoding.
+      axis_name: mapped axis that shares the batch statistics, or None.
+      outputs: channels of the teacher's z; None means those of the input.
       dtype: of the convolutions' factors; all else is float32.
     """
 
@@ -60,12 +61,12 @@ class Student(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], *, train: bool = False
     ) -> Float[Array, "b h w c2"]:
-        """Returns ẑ [b, h, w, outputs], the student's guess of the teacher's z."""
+        """Returns ẑ [b, h, w, outputs], the student's estimate of the teacher's z."""
         conv = functools.partial(Conv, dtype=self.dtype)
         channels, encoding = self.outputs or x.shape[-1], None
         if self.encoding_channels:
             encoding = positional_encoding(*x.shape[1:3], self.encoding_channels)
-        # The teacher's conditioners join x and encoding the other way round.
+        # The teacher's conditioners have x first and the encoding after it.
         conv1 = conv(self.width, encoding_first=True, name="conv1")
         x = nn.leaky_relu(conv1(x, encoding), self.negative_slope)
         for k in range(self.blocks):
@@ -77,7 +78,7 @@ class Student(nn.Module):
 
 
 class FlowStudent(nn.Module):
-    """The student of a symmetric pair: a flow, of which only z is used."""
+    """The student of a symmetric pair: a flow; only its z is used."""
 
     flow: Teacher
 
@@ -90,11 +91,11 @@ class FlowStudent(nn.Module):
 
 
 class ParallelStudent(nn.Module):
-    """Students side by side, one a teacher, each on the channels it is to see.
+    """Students side by side, one for each teacher, each on its input channels.
 
     Attributes:
-      students: one a group.
-      groups: as the teachers'.
+      students: one for each group.
+      groups: of the teachers.
     """
 
     students: tuple[Student, ...]
@@ -105,8 +106,8 @@ class ParallelStudent(nn.Module):
         self, x: Float[Array, "b h w c"], *, train: bool = False
     ) -> Float[Array, "b h w c"]:
         """Returns ẑ in the order of the teachers' z."""
-        guesses = [
+        outputs = [
             student(take(x, group.inputs), train=train)
             for student, group in zip(self.students, self.groups, strict=True)
         ]
-        return jnp.concatenate(guesses, axis=-1)
+        return jnp.concatenate(outputs, axis=-1)

@@ -1,5 +1,6 @@
-"""The teacher: a normalizing flow over feature maps, conditioned on the position
-(paper, section 3.2).
+"""The teacher: a normalizing flow over feature maps, conditioned on the position.
+
+Paper, section 3.2.
 """
 
 import distrax
@@ -24,12 +25,12 @@ class Conditioner(nn.Module):
     """conv(k×k, hidden) → ReLU → conv(k×k, features) → × γ, on [x, encoding].
 
     Attributes:
-      features: channels of the output, of an affine coupling scale and shift together.
+      features: channels of the output; for an affine coupling scale and shift together.
       hidden: channels between the convolutions.
       kernel_size: k.
-      encoding: [h, w, d] positional encoding joined behind the input, or None.
-      gamma: whether the output is scaled by a learned γ that starts at 0, so that the
-        flow starts as its permutations; else γ = 1.
+      encoding: [h, w, d] positional encoding after the input, or None.
+      gamma: whether γ is learned. It starts at 0, so that the flow starts as its
+        permutations. Otherwise γ = 1.
       dtype: of the convolutions' factors; all else is float32.
     """
 
@@ -42,7 +43,7 @@ class Conditioner(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c2"]:
-        """Returns the shift, of an affine coupling the scale before it."""
+        """Returns the shift; for an affine coupling the scale, then the shift."""
         conv = {"padding": "replicate", "dtype": self.dtype}
         conv1 = Conv(self.hidden, self.kernel_size, **conv, name="conv1")
         x = nn.relu(conv1(x, self.encoding))
@@ -52,7 +53,7 @@ class Conditioner(nn.Module):
 
 
 class Flow(nn.Module):
-    """A module with a `bijector` from features x to z, run either way."""
+    """A module with a `bijector` from features x to z, for both directions."""
 
     def bijector(self) -> distrax.Bijector:
         """The flow from features x to z, over the channels of every position."""
@@ -74,7 +75,8 @@ class Flow(nn.Module):
 class Teacher(Flow):
     """A flow of `blocks` × (fixed permutation, two-sided coupling).
 
-    Permutation k is `numpy.random.RandomState(k).permutation(c)`, as the authors'.
+    Permutation k is `numpy.random.RandomState(k).permutation(c)`, as in the authors'
+    code.
 
     Attributes:
       height: h of the feature map.
@@ -83,12 +85,12 @@ class Teacher(Flow):
       blocks: number of coupling blocks.
       hidden: channels inside the conditioners.
       clamp: bound of affine couplings' log-scales.
-      encoding_channels: d of the positional encoding; 0 for none.
-      gamma: whether the conditioners start at zero by a learned factor.
-      coupling: "affine", or "additive" with one learned log-scale a channel behind the
-        last block.
-      last_kernel_size: k of the last block; 3 before it.
-      dtype: of the conditioners' convolutions' factors; all else is float32.
+      encoding_channels: d of the positional encoding; 0 for no encoding.
+      gamma: whether a learned factor lets the conditioners start at zero.
+      coupling: "affine", or "additive" with one learned log-scale per channel after
+        the last block.
+      last_kernel_size: k of the last block; the others have 3.
+      dtype: of the factors in the conditioners' convolutions; all else is float32.
     """
 
     height: int
@@ -104,7 +106,7 @@ class Teacher(Flow):
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
-        """Makes two conditioners a block."""
+        """Makes two conditioners for each block."""
         encoding = None
         if self.encoding_channels:
             encoding = positional_encoding(
@@ -114,7 +116,7 @@ class Teacher(Flow):
         outputs = 2 if self.coupling == "affine" else 1
 
         def conditioners(features: int) -> list[Conditioner]:
-            # The paper's last block looks further: 5×5 (docs/method.md "Teacher").
+            # The paper's last block sees 5×5 positions (docs/method.md "Teacher").
             sizes = [3] * (self.blocks - 1) + [self.last_kernel_size]
             return [
                 Conditioner(features, self.hidden, k, encoding, self.gamma, self.dtype)
@@ -149,11 +151,11 @@ class Teacher(Flow):
 
 
 class ParallelTeacher(Flow):
-    """Teachers side by side, each of a group of channels; z is in the groups' order.
+    """Teachers side by side, each for a group of channels; z is in the groups' order.
 
     Attributes:
-      teachers: one a group.
-      groups: which channels each models; together all, each once.
+      teachers: one for each group.
+      groups: the channels of each; every channel is in one group.
     """
 
     teachers: tuple[Teacher, ...]
@@ -176,7 +178,7 @@ class ParallelTeacher(Flow):
 
     @property
     def dtype(self) -> DTypeLike:
-        """Of the convolutions' factors, the same in all."""
+        """The type of the convolutions' factors, the same in all teachers."""
         return self.teachers[0].dtype
 
     def bijector(self) -> distrax.Bijector:

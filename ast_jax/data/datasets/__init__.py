@@ -1,1 +1,1 @@
-"""The data sets, one file each: where their samples lie and whose they are."""
+"""The data sets, one file each: the places of their samples, licence, citation."""

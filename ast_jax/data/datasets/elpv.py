@@ -24,7 +24,7 @@ from ast_jax.errors import UserError
 DISTRIBUTION = "elpv-dataset"
 LABELS = "labels.csv"
 CATEGORIES = ("mono", "poly")  # the crystal
-# What a label's probability of a defect means here; the two in between are doubtful.
+# The kind of a cell by its label, the probability of a defect.
 KINDS: Mapping[str, str] = types.MappingProxyType(
     {
         "0.0": GOOD,
@@ -34,16 +34,16 @@ KINDS: Mapping[str, str] = types.MappingProxyType(
     }
 )
 DEFECTIVE = KINDS["1.0"]
-# Few, as on a line; all figures are of cells drawn by one seed.
+# Few training cells, as on a production line.
 TRAIN_GOOD, TEST_EACH_KIND = 250, 100
 
 
 class ELPV(PartsBuilder):
-    """Builder of one kind of cell; `root` is the package's folder of data where empty.
+    """Builder of one kind of cell; an empty `root` means the package's own data.
 
-    To train, 250 cells of probability 0; to test, 100 others, 100 of probability 1, and
-    with `uncertain` up to 100 each of 1/3 and 2/3. File names do not tell modules
-    apart, so cells are drawn by `seed`. There is no ground truth of pixels.
+    250 cells with probability 0 are for training. The test has 100 others, 100 with
+    probability 1, and with `uncertain` up to 100 each with 1/3 and 2/3. `seed` draws
+    the cells, because file names do not name the modules. There are no masks.
     """
 
     name = "elpv"
@@ -76,18 +76,18 @@ class ELPV(PartsBuilder):
 
     @classmethod
     def from_config(cls, dataset: Any, category: str, **options: Any) -> "ELPV":
-        """As the base's, with the split's seed and whether doubtful cells count."""
+        """Makes the builder with the configured seed and doubtful cells."""
         chosen = {"seed": dataset.seed, "uncertain": dataset.elpv.uncertain}
         return super().from_config(dataset, category, **chosen, **options)
 
     @classmethod
     def categories(cls, root: str | os.PathLike) -> tuple[str, ...]:
-        """Mono- and polycrystalline cells; a UserError where there are no labels."""
+        """Mono- and polycrystalline cells; raises a UserError without labels."""
         _folder(root)
         return CATEGORIES
 
     def list_samples(self) -> Listing:
-        """Draw the category's cells from those that the labels name."""
+        """Draws the category's cells from the labels."""
         cells: dict[str, list[Path]] = defaultdict(list)
         for path, kind, crystal in _labels(self.root / LABELS):
             if crystal == self.category:
@@ -114,7 +114,7 @@ class ELPV(PartsBuilder):
 
 
 def _folder(root: str | os.PathLike) -> Path:
-    """The folder with the labels: `root`, or where it is empty the package's."""
+    """The folder with the labels: `root`, or the package's if `root` is empty."""
     if os.fspath(root):
         folder = Path(root).expanduser()
     else:

@@ -1,7 +1,7 @@
-"""The user's own pictures, from folders or a manifest, referred to where they lie.
+"""The user's own pictures, from folders or a manifest.
 
-Prepared data hold each file's path, size and hash; the files are not copied, and one
-that changed since is noticed when it is read.
+The files stay where they are. Prepared data hold each file's path, size and hash, so a
+file that has changed is noticed when it is read.
 """
 
 import dataclasses
@@ -46,19 +46,19 @@ _MASKS = ("gt", "masks", "mask", "ground_truth")
 
 
 class Folder(PartsBuilder):
-    """Builder of one category from a folder of the user's.
+    """Builder of one category from a user's folder.
 
-    * `good/`: the images to learn from. Everything else may be absent.
+    * `good/`: the images to learn from. All other folders are optional.
     * `validation/good/`, or `validation/` itself: more good images, to calibrate on;
       `val` and `valid` are other names for it.
     * `test/KIND/`: images to test on; KIND is "good" or names a defect type.
     * `masks/KIND/STEM.png` or `STEM_mask.png`: the defects' pixels, above 0.
     * With depth, each folder of images holds `rgb/` and `xyz/`, paired by stem, and
-      maybe `gt/` instead of masks/KIND; without `rgb/` the data are depth alone.
+      optionally `gt/` instead of masks/KIND. Without `rgb/` the data are depth alone.
     * Pictures in subfolders belong to the folder's type.
 
-    Or a manifest beside them says all this, see `list_manifest`; `root` is then the
-    folder with `manifest.csv` or `manifest.jsonl`, or such a file itself.
+    A manifest can describe all this instead, see `list_manifest`; `root` is then the
+    folder with `manifest.csv` or `manifest.jsonl`, or the manifest itself.
     """
 
     name = "folder"
@@ -84,7 +84,7 @@ class Folder(PartsBuilder):
         return (one_form(name),)
 
     def list_samples(self) -> Listing:
-        """List what the manifest or else the folders hold."""
+        """Lists the parts of the manifest; without a manifest, of the folders."""
         self._manifest = find_manifest(self.root)
         if self._manifest:
             self.root = self._manifest.parent
@@ -101,7 +101,7 @@ class Folder(PartsBuilder):
         return listing
 
     def nearby(self) -> Iterable[Path]:
-        """All files of the folder, or those beside the ones that a manifest names."""
+        """All files of the folder; with a manifest, of the folders that it names."""
         if self._manifest is None:
             return files_below(self.root)
         paths = [path for sample in self.listing.samples for path in sample.paths]
@@ -139,7 +139,7 @@ class Folder(PartsBuilder):
 
     def _pair(self, split: str, defect: str, folder: Path) -> Listing:
         paths = list(files_below(folder))
-        if folder.name in _VALIDATION:  # which subfolders hold good parts is not said
+        if folder.name in _VALIDATION:  # its other subfolders may hold defective parts
             own = (folder, *(folder / kind for kind in ("rgb", "xyz")))
             paths = [path for path in paths if path.parent in own]
 
@@ -182,7 +182,7 @@ class Folder(PartsBuilder):
         }
 
     def restore(self, record: dict[str, Any]) -> Content:
-        """Read the files; one that changed since is a UserError."""
+        """Reads the files; raises a UserError if one has changed."""
         masks = record["masks"]
         references = [
             dict(zip(masks, values, strict=True))
@@ -198,7 +198,7 @@ class Folder(PartsBuilder):
         )
 
     def features(self) -> dict[str, Any]:
-        """References in place of the content."""
+        """References instead of content."""
         features = tfds.features
         reference = {
             "path": features.Text(),
@@ -225,7 +225,7 @@ class Folder(PartsBuilder):
             return {"path": "", "size": 0, "sha256": ""}
         try:
             content = read_file(path)
-        except UserError:  # already on the list of problems: nothing will be kept
+        except UserError:  # already among the problems, so no record is kept
             content = b""
         return {
             "path": os.path.relpath(path, self.root),
@@ -248,5 +248,5 @@ class Folder(PartsBuilder):
 
 
 def _within(path: Path, kinds: Collection[str]) -> bool:
-    """Whether one of a relative path's folders has one of the names."""
+    """Whether a folder in a relative path has one of the names."""
     return any(part in kinds for part in path.parts[:-1])

@@ -10,7 +10,7 @@ from ast_jax.data.walk import subfolders
 class MVTec3DAD(PartsBuilder):
     """Builder of MVTec 3D-AD in the publisher's layout.
 
-    Ground truth holds a class number a defect; of good parts it is all zero.
+    Ground truth holds a class number for each defect; it is all zero for good parts.
     """
 
     name = "mvtec_3d_ad"
@@ -34,7 +34,7 @@ class MVTec3DAD(PartsBuilder):
     HAS_DEPTH = True
 
     def list_samples(self) -> Listing:
-        """Pair `rgb`, `xyz` and `gt` by stem."""
+        """Pairs `rgb`, `xyz` and `gt` by stem."""
         listing = Listing()
         for split in SPLITS:
             folders = subfolders(self.root / self.category / split)

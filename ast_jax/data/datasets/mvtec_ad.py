@@ -31,7 +31,7 @@ class MVTecAD(PartsBuilder):
 }"""
 
     def list_samples(self) -> Listing:
-        """Pair images with `ground_truth` by stem."""
+        """Pairs images with `ground_truth` by stem."""
         base = self.root / self.category
         listing = Listing()
         for split in ("train", "test"):

@@ -57,7 +57,7 @@ class MVTecLOCO(PartsBuilder):
     )
 
     def list_samples(self) -> Listing:
-        """Pair each image with the masks in the folder of its stem."""
+        """Pairs each image with the masks in the folder of its stem."""
         base = self.root / self.category
         listing = Listing()
         for split in SPLITS:
@@ -73,14 +73,14 @@ class MVTecLOCO(PartsBuilder):
         return listing
 
     def source_state(self) -> object:
-        """As the base's, and what `defects_config.json` says."""
+        """The state of the files, and the content of `defects_config.json`."""
         return [super().source_state(), sorted(self._areas.items())]
 
     def saturations(self, sample: Sample, content: Content) -> tuple[float, ...]:
-        """The saturation area of each defect, from the entry that its grey value names.
+        """The saturation area of each defect, by the grey value of its mask.
 
         Raises:
-            UserError: the mask has no grey value, several, or an unknown one.
+            UserError: a mask has no grey value, several, or an unknown one.
         """
         paths = sample.masks or ()
         return tuple(
@@ -139,8 +139,8 @@ def saturation_area(
     Args:
       mask: the defect's pixels.
       threshold: `saturation_threshold` of the data set's `defects_config.json`.
-      relative: its `relative_saturation`: whether the threshold is a share of the
-        defect's area (rounded down, here to at least one pixel) or a number of pixels.
+      relative: its `relative_saturation`: whether the threshold is a fraction of the
+        defect's area (rounded down, but at least one pixel) or a number of pixels.
     """
     area = np.count_nonzero(mask)
     return float(max(1, int(threshold * area)) if relative else min(threshold, area))

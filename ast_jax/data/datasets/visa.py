@@ -51,7 +51,7 @@ class VisA(PartsBuilder):
         )
 
     def list_samples(self) -> Listing:
-        """List what the split file names for the category."""
+        """Lists the category's samples in the split file."""
         images: dict[tuple[str, str], dict[str, Path]] = defaultdict(dict)
         masks: dict[str, tuple[Path, ...]] = {}
         listing = Listing()
