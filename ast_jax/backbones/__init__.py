@@ -13,19 +13,19 @@ def create(
 ) -> Backbone:
     """The backbone that the configuration's `backbone` section describes.
 
-    It computes in float32 whatever `train.dtype` is: the teacher stretches directions
-    in which good parts' features hardly differ, and bfloat16's rounding with them.
+    It computes in float32 for every `train.dtype`, because the teacher amplifies
+    directions in which good parts hardly differ, and with them rounding errors.
 
     Args:
       config: name, weights, stage, padding, mean, std (empty = the backbone's own).
       image_size: side of the images in pixels.
-      taps: stages, ascending, whose outputs stand side by side on the last one's grid;
-        () for `config.stage` alone. Scattering has no stages: with taps its channels
-        are two taps, the fine octaves and the coarse ones.
+      taps: stages, ascending; their outputs are joined on the grid of the last one. ()
+        for `config.stage` alone. Scattering has no stages; with taps its channels are
+        two taps, the fine octaves and the coarse ones.
 
     Raises:
-      UserError: an unknown name, weights that cannot be had or do not fit, an image
-        size that is no multiple of the stride.
+      UserError: the name is unknown, the weights are not available or do not fit, or
+        the image size is no multiple of the stride.
     """
     if config.name == "scattering":
         from ast_jax.backbones import scattering
@@ -63,19 +63,21 @@ def _efficientnet(
     logging.info("backbone %s: %s, SHA-256 %s", config.name, path, digest)
     mean, std = _normalisation(config, timm_weights.normalisation(config.name))
 
-    of_taps = tuple(net.stages[tap][-1].project.outputs for tap in taps or (stage,))
+    tap_channels = tuple(
+        net.stages[tap][-1].project.outputs for tap in taps or (stage,)
+    )
 
     def apply(
         variables: PyTree, images: UInt8[Array, "b h w 3"]
     ) -> Float[Array, "b i j c"]:
         x = (images / 255.0 - jnp.array(mean)) / jnp.array(std)
-        # Else a TPU would multiply in bfloat16 all the same.
+        # Without this a TPU multiplies float32 in bfloat16.
         with at_least_high():
             return efficientnet.extract(net, variables, x, taps)
 
     return Backbone(
         name=config.name,
-        channels=sum(of_taps),
+        channels=sum(tap_channels),
         stride=net.stride,
         fingerprint=fingerprint(
             name=base,
@@ -89,13 +91,13 @@ def _efficientnet(
         variables=timm_weights.load(path, net),
         apply=apply,
         standardise=False,
-        taps=of_taps,
+        taps=tap_channels,
         weights_sha256=digest,
     )
 
 
 def _normalisation(config: ConfigDict, own: tuple[Triple, Triple]) -> list[Triple]:
-    """The configured mean and standard deviation; where empty, the backbone's own."""
+    """The configured mean and standard deviation, or the backbone's own if empty."""
     chosen = []
     for key, default in zip(("mean", "std"), own, strict=True):
         values = tuple(config[key]) or default

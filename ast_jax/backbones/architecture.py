@@ -1,7 +1,7 @@
-"""Which convolutions an EfficientNet has: the family's table, scaled, without numbers.
+"""The convolutions of an EfficientNet: the family's table, scaled, without weights.
 
-Tan and Le, "EfficientNet: Rethinking Model Scaling" (2019, arXiv 1905.11946), table 1;
-layers are named as timm names them.
+Tan and Le, "EfficientNet: Rethinking Model Scaling" (2019, arXiv 1905.11946), table 1.
+Layers have timm's names.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ PADDINGS = ("same", "efficientnet_pytorch_0.7.1")
 
 
 class Stage(NamedTuple):
-    """A row of the paper's table 1: `repeats` blocks, the first of them strided."""
+    """A row of the paper's table 1: `repeats` blocks; the first one has the stride."""
 
     repeats: int
     kernel: int
@@ -36,7 +36,7 @@ STEM_CHANNELS = 32
 
 
 class Variant(NamedTuple):
-    """How a member of the family scales the table, and the size it was trained at."""
+    """The scale factors of a member of the family, and its training resolution."""
 
     width: float
     depth: float
@@ -65,9 +65,9 @@ VARIANTS = {
 class Conv:
     """One convolution: its name in timm, its shape, and the batch norm folded into it.
 
-    `norm` is timm's name of that batch norm; empty where the convolution has its own
-    bias. `pads` is the (low, high) padding of both axes; None pads as TensorFlow's SAME
-    does for the size that comes in.
+    `norm` is timm's name of that batch norm; "" if the convolution has its own bias.
+    `pads` is the (low, high) padding of both axes; None means TensorFlow's SAME for the
+    input's size.
     """
 
     key: str
@@ -88,7 +88,7 @@ class Conv:
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """An inverted residual block; `expand` and `squeeze` are absent where unused."""
+    """An inverted residual block; `expand` and `squeeze` may be None."""
 
     expand: Conv | None
     depthwise: Conv
@@ -110,7 +110,7 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """A network up to one stage: everything but the numbers."""
+    """A network up to one stage, without weights."""
 
     stem: Conv
     stages: tuple[tuple[Block, ...], ...]
@@ -129,7 +129,7 @@ class Architecture:
 
     @property
     def stride(self) -> int:
-        """Image pixels a position of the feature map."""
+        """Image pixels per position of the feature map."""
         return math.prod(conv.stride for conv in self.convs)
 
 
@@ -138,12 +138,12 @@ def architecture(name: str, stage: int, padding: str = "same") -> Architecture:
 
     Args:
       name: a key of `VARIANTS`.
-      stage: 0 to 6; the layers after it do not exist here.
-      padding: "same" as timm, or "efficientnet_pytorch_0.7.1": the fixed pads which
-        that package computes for the variant's own resolution, whatever the image's.
+      stage: 0 to 6; later layers are left out.
+      padding: "same" as in timm, or "efficientnet_pytorch_0.7.1": that package computes
+        the pads for the variant's own resolution and uses them for every image size.
 
     Raises:
-      UserError: an unknown name, stage or padding.
+      UserError: the name, the stage or the padding is unknown.
     """
     if name not in VARIANTS:
         raise UserError(f"backbone.name: no {name!r}; known: {', '.join(VARIANTS)}")
@@ -180,7 +180,7 @@ def _unpadded(variant: Variant, stage: int) -> Architecture:
 
 
 def _scale(channels: int, variant: Variant) -> int:
-    """`channels` times the width, to the nearest multiple of 8, never 10 % too few."""
+    """`channels` times the width, as a multiple of 8 that is at most 10 % too small."""
     scaled = channels * variant.width
     rounded = max(8, int(scaled + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * scaled else rounded
@@ -218,7 +218,7 @@ def _block(
 
 
 def _fix_pads(net: Architecture, size: int) -> Architecture:
-    """The network with the pads that SAME has for images of `size`, at any size."""
+    """The network with the fixed pads that SAME computes for images of `size`."""
 
     def fix(conv: Conv) -> Conv:
         nonlocal size
@@ -235,6 +235,6 @@ def _fix_pads(net: Architecture, size: int) -> Architecture:
 
 
 def same_pads(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's SAME padding (low, high) of one axis, the odd pixel at the end."""
+    """TensorFlow's SAME padding (low, high) of one axis; an odd pixel is at the end."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2

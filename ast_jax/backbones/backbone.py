@@ -1,4 +1,4 @@
-"""What every backbone is to those who call it, and what tells two of them apart."""
+"""The interface of all backbones, and the fingerprint of one."""
 
 import dataclasses
 import hashlib
@@ -19,16 +19,15 @@ class Backbone:
     Attributes:
       name: as configured.
       channels: of the feature map.
-      stride: image pixels a position of the feature map.
+      stride: image pixels per position of the feature map.
       fingerprint: SHA-256 over everything that the features depend on.
-      variables: a pytree of arrays, to be passed to `apply`.
+      variables: a pytree of arrays, the first argument of `apply`.
       apply: (variables, images [b,h,w,3]) → features [b,h/stride,w/stride,channels];
-        normalises the images itself and may be traced.
-      standardise: whether the caller is to standardise each channel over the training
+        normalises the images and may be traced.
+      standardise: whether the caller must standardise each channel over the training
         set, because the features have no common scale.
-      taps: how many channels each tap has, in the channels' order; () where all are of
-        one tap.
-      weights_sha256: of the file of weights; None where there is none.
+      taps: the number of channels of each tap, in their order; () for a single tap.
+      weights_sha256: of the file of weights; None without a file.
     """
 
     name: str
@@ -43,9 +42,9 @@ class Backbone:
 
 
 def fingerprint(**parts: Any) -> str:
-    """SHA-256 (hex) over named values that JSON can hold, whatever their order.
+    """SHA-256 (hex) over named values, in any order, and the type of the computation.
 
-    And over the type that every backbone computes in.
+    JSON must be able to hold the values.
     """
     parts = parts | {"dtype": "float32"}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

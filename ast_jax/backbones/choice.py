@@ -1,4 +1,4 @@
-"""Which backbone a run takes where its configuration says "auto", and its licence."""
+"""Chooses the backbone of a configuration with "auto", and names its licence."""
 
 from absl import logging
 from ml_collections import ConfigDict
@@ -8,17 +8,17 @@ from ast_jax.config import default, uses_backbone
 from ast_jax.run import Run
 
 AUTO = "auto"
-B5 = default().backbone.name  # the paper's
+B5 = default().backbone.name  # as in the paper
 _IMAGENET = "trained on ImageNet, whose images are for non-commercial research"
 
 
 def with_backbone(config: ConfigDict, run: Run | None) -> ConfigDict:
-    """Returns the configuration with a backbone in the place of "auto".
+    """Returns the configuration with a backbone instead of "auto".
 
     Args:
       config: of a run.
-      run: the same run, if its folder exists: it keeps its backbone. Else the backbone
-        is the one for this machine.
+      run: the same run, if it has begun; it keeps its backbone. A new run gets the
+        backbone for this machine.
     """
     if config.backbone.name != AUTO:
         return config
@@ -26,7 +26,7 @@ def with_backbone(config: ConfigDict, run: Run | None) -> ConfigDict:
     if run is not None:
         config.backbone.name = run.config.backbone.name
     elif config.backbone.weights:
-        # A file of weights is the paper's backbone's, unless another is named.
+        # A file of weights belongs to the paper's backbone, unless another is named.
         config.backbone.name = B5
     else:
         config.backbone.name = name_for_this_machine()
@@ -38,13 +38,14 @@ def with_backbone(config: ConfigDict, run: Run | None) -> ConfigDict:
 
 def name_for_this_machine() -> str:
     """EfficientNet-Lite0 from its package on a CPU, the paper's B5 elsewhere."""
-    import jax  # starts the devices: not before a job of several processes has joined
+    # Here, because JAX starts the devices, and several processes must connect first.
+    import jax
 
     return LITE0 if jax.default_backend() == "cpu" else B5
 
 
 def licence(backbone: ConfigDict) -> str:
-    """Whose the configured backbone's numbers are, in a line.
+    """The source and licence of the configured backbone's weights, in a line.
 
     Args:
       backbone: the `backbone` section of a configuration.

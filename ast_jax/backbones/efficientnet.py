@@ -1,7 +1,7 @@
-"""EfficientNet up to one stage, as timm's `tf_efficientnet_*` models compute it.
+"""EfficientNet up to one stage, as in timm's `tf_efficientnet_*` models.
 
-A network here is made for inference: batch norm is already folded into its convolutions
-(`timm_weights.py`). What it consists of is in `architecture.py`.
+The networks are for inference: `timm_weights.py` has folded batch norm into the
+convolutions. `architecture.py` lists the layers.
 """
 
 import functools
@@ -27,7 +27,7 @@ def convolve(
     stride: int,
     pads: Pads,
 ) -> Float[Array, "b y x d"]:
-    """The library's convolution; depthwise where the kernel has one input channel."""
+    """JAX's convolution; depthwise if the kernel has one input channel."""
     return jax.lax.conv_general_dilated(
         x,
         kernel,
@@ -46,12 +46,12 @@ def shifted_depthwise(
 ) -> Float[Array, "b y x c"]:
     """A depthwise convolution as a sum of shifted, strided slices times a weight.
 
-    XLA fuses the sum into one loop, on a CPU many times faster than its grouped
-    convolution.
+    XLA fuses the sum into one loop, which on a CPU is many times faster than its
+    grouped convolution.
     """
     k = kernel.shape[0]
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    # Else XLA fuses the activation before it into each tap, and computes it k² times.
+    # Without the barrier XLA computes the activation before it k² times.
     x = jax.lax.optimization_barrier(x)
     rows, columns = ((n - k) // stride * stride + 1 for n in x.shape[1:3])
     taps = (
@@ -63,7 +63,7 @@ def shifted_depthwise(
 
 
 class Weights(NamedTuple):
-    """A convolution's numbers: kernel HWIO, and bias."""
+    """A convolution's kernel (HWIO) and bias."""
 
     kernel: Float[Array, "k k i d"]
     bias: Float[Array, " d"]
@@ -72,8 +72,8 @@ class Weights(NamedTuple):
 class EfficientNet(nn.Module):
     """The network of an `Architecture`.
 
-    Parameters have timm's names of the layers. `shifted` is for a CPU: depthwise
-    convolutions by `shifted_depthwise`, and less memory at a time.
+    Parameters have timm's names of layers. `shifted` is for a CPU: it computes
+    depthwise convolutions by `shifted_depthwise`, and needs less memory.
     """
 
     net: Architecture
@@ -81,9 +81,9 @@ class EfficientNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b y x c"]:
-        """The normalised images' feature map.
+        """The feature map of normalised images.
 
-        The stem's and every stage's output is sown as intermediate "stem", "stage0" ….
+        The intermediates "stem", "stage0" … are the outputs of the stem and each stage.
         """
         x = self._activate(self._layer(self.net.stem, x))
         self.sow("intermediates", "stem", x)
@@ -112,8 +112,8 @@ class EfficientNet(nn.Module):
         layers = tuple(map(self._weights, convs))
         if not (self.shifted and block.expand and block.depthwise.stride > 1):
             return run(layers)
-        # What is expanded before a stride is the largest array of the network: on a CPU
-        # a third of its channels at a time takes half the memory, and no longer.
+        # The expanded array before a stride is the network's largest. A third of its
+        # channels at a time halves the memory on a CPU, and takes no more time.
         thirds = jax.tree.map(
             lambda a: jnp.moveaxis(a.reshape(*a.shape[:-1], 3, -1), -2, 0), layers
         )
@@ -162,17 +162,17 @@ def extract(
     images: Float[Array, "b h w 3"],
     taps: tuple[int, ...] = (),
 ) -> Float[Array, "b y x c"]:
-    """The feature maps of normalised images, in the way that suits the platform.
+    """The feature maps of normalised images, in the fastest way of the platform.
 
-    A CPU takes the images one after the other, in the memory that one of them needs,
-    and depthwise convolutions as shifted sums; other devices take the whole batch
-    through the library's convolution.
+    A CPU computes one image after the other, in the memory of one image, and depthwise
+    convolutions as shifted sums. Other devices compute the whole batch by JAX's
+    convolution.
 
     Args:
       net: the architecture, up to the last tap.
-      variables: its numbers.
+      variables: its weights.
       images: normalised.
-      taps: the stages whose outputs are joined; () for the last one's alone.
+      taps: the stages whose outputs are joined; () for the last one alone.
     """
 
     def features(model: EfficientNet, variables: Variables, images: Array) -> Array:

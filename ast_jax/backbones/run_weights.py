@@ -1,4 +1,4 @@
-"""The backbone's weights of a run that was moved: found by name and by SHA-256."""
+"""Finds the backbone's weights of a run that was moved, by name and by SHA-256."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,18 +18,18 @@ _SUFFIXES = (".safetensors", ".pth")
 def with_weights(
     options: ConfigDict, run: Run, chosen: str | Path | None = None
 ) -> ConfigDict:
-    """Returns a configuration's `backbone` section with a file that is there.
+    """Returns a configuration's `backbone` section with a file that exists.
 
-    Looks at the file that the run was made with, beside the run's folder and in it, in
-    the packages that pip installs, in the hub's cache, and on the hub.
+    Looks for the file at its old path, in the run's folder and beside it, in the
+    packages that pip installs, in the hub's cache, and on the hub.
 
     Args:
       options: the section.
-      run: which recorded the file's SHA-256 when its training began.
-      chosen: the file that the user named instead.
+      run: it has recorded the file's SHA-256.
+      chosen: a file of the user's choice instead.
 
     Raises:
-      UserError: the file is nowhere.
+      UserError: there is no such file.
     """
     if options.name == "scattering":
         return options
@@ -47,7 +47,7 @@ def with_weights(
             options.weights = str(candidate)
             return options
     if path is None:
-        return options  # by its name: a package's, or the hub's
+        return options  # a package or the hub has it under its name
     if sha256 and (found := timm_weights.fetch_by_sha256(options.name, sha256)):
         options.weights = str(found)
         return options
@@ -60,7 +60,7 @@ def with_weights(
 
 
 def _candidates(run: Run, path: Path | None) -> Iterator[Path]:
-    """Files that may be the weights, the likeliest first."""
+    """Files that may be the weights, the most likely first."""
     for folder in (run.directory, run.directory.parent):
         names = sorted(p for p in folder.glob("*") if p.suffix in _SUFFIXES)
         yield from sorted(names, key=lambda p: path is None or p.name != path.name)

@@ -1,23 +1,23 @@
 """Wavelet scattering: a backbone without weights (Mallat 2012; Bruna & Mallat 2013).
 
-An image is filtered by complex Morlet wavelets ψ over 5 octaves and 6 angles, the
-modulus taken, the result filtered once more and averaged by a Gaussian φ, the size of a
-map's cell:  S0 = x∗φ,  S1 = |x∗ψ1|∗φ,  S2 = ||x∗ψ1|∗ψ2|∗φ,  then log(1 + S/floor).
+Complex Morlet wavelets ψ over 5 octaves and 6 angles filter the image, and the modulus
+is taken. Wavelets filter the result once more, and a Gaussian φ of a cell's size
+averages it:  S0 = x∗φ,  S1 = |x∗ψ1|∗φ,  S2 = ||x∗ψ1|∗ψ2|∗φ,  then log(1 + S/floor).
 
-Which channels, and why. Luminance carries S1 for every wavelet and S2 towards coarser
-octaves at the parallel and the orthogonal angle only. By nearest patch on MVTec 3D-AD's
-cable_gland (512 px) these ranked defects like all pairs of 6 angles, a third of their
-number, and better than all pairs of 4. Two opponent colours carry S1 averaged over
-angles, without the finest octave, of which cameras and JPEG keep little. With the means
-S0 that makes 161 channels; the teacher's cost grows with them. The floor is a quarter
-of a grey level: below it one measures the camera's noise.
+The channels. Luminance has S1 for every wavelet, and S2 towards coarser octaves at the
+parallel and the orthogonal angle. On MVTec 3D-AD's cable_gland (512 px, nearest patch)
+these ranked defects as well as all pairs of 6 angles, which are three times as many,
+and better than all pairs of 4. Two opponent colours have S1 averaged over angles,
+without the finest octave, of which cameras and JPEG keep little. With the means S0
+these are 161 channels; the teacher's cost grows with their number. The floor is a
+quarter of a grey level; smaller values are the camera's noise.
 
-Why not kymatio, whose JAX frontend has the same filters: release 0.3.0 fails to import
-beside SciPy 1.17 (`scipy.special.sph_harm` is gone), brings two more dependencies,
-makes its filters in Python loops (54 s for 768 px, here 2 s), holds a whole batch at
-once, computes every pair of angles, and averages around a cell's corner, half a cell
-beside the depth and the score map. With 4 angles and all pairs, luminance alone took it
-0.56 s an image of 768 px on two cores; done as below, three colours took 0.24 s.
+kymatio's JAX frontend has the same filters. We do not use it: release 0.3.0 fails to
+import beside SciPy 1.17 (`scipy.special.sph_harm` is gone), needs two more packages,
+makes its filters in Python loops (54 s for 768 px, here 2 s), keeps a whole batch in
+memory, computes every pair of angles, and averages around a cell's corner, half a cell
+off the depth and the score map. With 4 angles and all pairs it took 0.56 s for the
+luminance of an image of 768 px on two cores; this module took 0.24 s for three colours.
 """
 
 import dataclasses
@@ -37,8 +37,8 @@ FINE_SCALES = 3  # octaves of the first tap, where there are two
 ANGLES = 6
 TURNS = (0, ANGLES // 2)  # from the first wavelet's angle to the second's: 0° and 90°
 STRIDE = 2**SCALES
-# Pixels between an octave's samples: the least that alias little, or, at the coarse
-# octaves where it is cheap, half of it.
+# Pixels between an octave's samples: the largest step with little aliasing; at coarse
+# octaves, where samples are cheap, half of it.
 STEPS = (1, 2, 4, 4, 8)
 MARGIN = 64  # reflected pixels beyond each border: 5 σ of the widest wavelet
 FLOOR = 1e-3  # of an image in 0..1
@@ -54,13 +54,13 @@ COLOURS = ("luminance", "red-green", "yellow-blue")
 
 @dataclasses.dataclass(frozen=True)
 class Path:
-    """What one channel measures.
+    """The filters of one channel.
 
     Attributes:
       colour: one of `COLOURS`.
       scales: octave of each wavelet, 0 the finest; () for the mean S0.
       angles: degrees of each wave's direction, from the columns' towards the rows'
-        (0: vertical stripes); () where a channel has no or every angle.
+        (0: vertical stripes); () if a channel has no angle or the mean of all.
     """
 
     colour: str
@@ -72,13 +72,13 @@ def create(config: ConfigDict, *, image_size: int, split: bool = False) -> Backb
     """The scattering backbone for square images of one size, stride 32.
 
     Args:
-      config: the `backbone` section; there are no weights, and the values that are
-        about a network (stage, padding, mean, std) have no meaning here.
+      config: the `backbone` section; weights must be empty, and the options of networks
+        (stage, padding, mean, std) are ignored.
       image_size: side of the images in pixels.
-      split: whether the channels are two taps, see `fine_and_coarse`, else one.
+      split: make two taps, see `fine_and_coarse`, instead of one.
 
     Raises:
-      UserError: weights are given, or the size is no multiple of the stride.
+      UserError: the section has weights, or the size is no multiple of the stride.
     """
     if config.get("weights"):
         raise UserError(
@@ -123,7 +123,7 @@ def create(config: ConfigDict, *, image_size: int, split: bool = False) -> Backb
 
 
 def paths() -> tuple[Path, ...]:
-    """What each channel measures, in the channels' order."""
+    """The filters of each channel, in the channels' order."""
     step = 180 // ANGLES
     turned = [
         (a * step, (a + turn) % ANGLES * step) for turn in TURNS for a in range(ANGLES)
@@ -144,8 +144,8 @@ def paths() -> tuple[Path, ...]:
 def fine_and_coarse() -> tuple[list[int], list[int]]:
     """The channels whose widest wavelet is of octave 0 to 2, and all others.
 
-    What two depths are to a network: waves of up to 8 pixels, and wider ones, with the
-    means, which see most.
+    They correspond to two stages of a network: waves of up to 8 pixels; wider ones and
+    the means.
     """
     fine = [
         channel
@@ -156,11 +156,11 @@ def fine_and_coarse() -> tuple[list[int], list[int]]:
 
 
 def wavelets(image_size: int) -> list[Float[np.ndarray, "angles m m"]]:
-    """The Fourier transforms of the Morlet wavelets, real, one array an octave.
+    """The Fourier transforms of the Morlet wavelets, real, one array for each octave.
 
-    ψ(u) = g(u)·(exp(iξ·u) − κ), the Gaussian g of σ = 0.8·2^j along the wave and
-    σ/slant across, |ξ| = 0.75π/2^j, and κ such that the mean is zero. With frequency 0
-    in the middle, cut to the band in which octave j is not zero, ±2π/2^j.
+    ψ(u) = g(u)·(exp(iξ·u) − κ), where the Gaussian g has σ = 0.8·2^j along the wave and
+    σ/slant across, |ξ| = 0.75π/2^j, and κ makes the mean zero. Frequency 0 is in the
+    middle, and the array is cut to the band in which octave j is not zero, ±2π/2^j.
     """
     side = image_size + 2 * MARGIN
     return [_octave(side, j).astype(np.float32) for j in range(SCALES)]
@@ -199,10 +199,10 @@ def _gaussian(
 
 
 def averages(image_size: int) -> list[Float[np.ndarray, "h m"]]:
-    """The low-pass φ with its stride: matrices A, one an octave, the average is A·U·Aᵀ.
+    """The low-pass φ with its stride: one matrix A for each octave averages as A·U·Aᵀ.
 
-    A row is the Gaussian around a cell's centre, at the octave's samples, and sums to
-    one; near the image's border it reaches into the reflected margin.
+    A row is the Gaussian around a cell's centre at the octave's samples, with sum 1.
+    Near the image's border it reaches into the reflected margin.
     """
     centres = STRIDE * (np.arange(image_size // STRIDE) + 0.5) - 0.5
     sigma = SIGMA * 2 ** (SCALES - 1)
@@ -220,7 +220,7 @@ def scatter(
 ) -> Float[Array, "b i j c"]:
     """The scattering coefficients of square images, channels as in `paths`.
 
-    One image at a time, so that memory does not grow with the batch.
+    Computes one image at a time, so that memory does not grow with the batch.
 
     Args:
       variables: "wavelets" and "averages", for the images' size.
@@ -273,10 +273,10 @@ def _modulus(
 ) -> Float[Array, "... p p"]:
     """|u∗ψ| from u's spectrum, p = `samples` a side.
 
-    Only the wavelet's band is multiplied. Where it is twice as wide as the samples
-    need, its halves are added: in space, every second sample is taken (periodisation).
-    Otherwise frequency 0 stays in the middle, which only alternates the signs of
-    neighbouring samples, and the modulus removes that.
+    Multiplies only the wavelet's band. If that is twice as wide as the samples need,
+    its halves are added, which takes every second sample in space (periodisation).
+    Frequency 0 stays in the middle; this only alternates the signs of neighbouring
+    samples, which the modulus removes.
     """
     n, m = spectrum.shape[-1], psi.shape[-1]
     band = slice((n - m) // 2, (n + m) // 2)

@@ -1,6 +1,4 @@
-"""Several depths of one backbone as one feature map: what a finer tap has to go through
-to lie on the coarsest one's grid.
-"""
+"""Joins several stages (taps) of a backbone to one map, on the coarsest one's grid."""
 
 from collections.abc import Sequence
 
@@ -9,7 +7,7 @@ from jaxtyping import Array, Float
 
 
 def join(taps: Sequence[Float[Array, "b _ _ _"]]) -> Float[Array, "b h w c"]:
-    """The taps' channels side by side, on the grid of the last, the coarsest."""
+    """The taps' channels side by side, on the grid of the last and coarsest tap."""
     rows, columns = taps[-1].shape[1:3]
     return jnp.concatenate([coarsen(x, rows, columns) for x in taps], axis=-1)
 
@@ -17,10 +15,10 @@ def join(taps: Sequence[Float[Array, "b _ _ _"]]) -> Float[Array, "b h w c"]:
 def coarsen(
     x: Float[Array, "b y x c"], rows: int, columns: int
 ) -> Float[Array, "b h w c"]:
-    """A finer map, averaged over 3×3 positions and then over each cell of a grid.
+    """Averages a finer map over 3×3 positions, then over each cell of a grid.
 
-    What lies on the grid already stays as it is: an average there would blur a defect
-    over three cells.
+    Returns a map on the grid unchanged, because an average would blur a defect over
+    three cells.
 
     Raises:
       ValueError: the cells are no whole number of positions.
@@ -30,7 +28,7 @@ def coarsen(
         return x
     if height % rows or width % columns:
         raise ValueError(f"{height}x{width} positions do not fit {rows}x{columns}.")
-    # The border is repeated; not by jnp.pad, which refuses an explicitly sharded batch.
+    # Repeat the border; jnp.pad refuses an explicitly sharded batch.
     tall = jnp.concatenate([x[:, :1], x, x[:, -1:]], axis=1)
     tall = tall[:, :-2] + tall[:, 1:-1] + tall[:, 2:]
     wide = jnp.concatenate([tall[:, :, :1], tall, tall[:, :, -1:]], axis=2)

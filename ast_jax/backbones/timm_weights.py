@@ -1,7 +1,7 @@
-"""timm's pretrained weights: a file, a package or the hub's, checked and folded.
+"""timm's pretrained weights from a file, a package or the hub: checked and folded.
 
-Nothing is guessed and nothing unpickled: each convolution's tensors must be there, in
-the right shape and finite, else one line says what is wrong.
+Each convolution's tensors must exist, have the right shape and be finite; otherwise one
+line names the fault. Nothing is unpickled.
 """
 
 import hashlib
@@ -58,21 +58,21 @@ _SHOWN = 8  # names in a line of the log
 
 
 def normalisation(name: str) -> tuple[Triple, Triple]:
-    """Mean and standard deviation (of 0 … 1 images) that `name`'s weights expect.
+    """Mean and standard deviation (of 0 … 1 images) that the weights of `name` expect.
 
-    A name without tag stands for the ordinary recipe of its family.
+    A name without a tag means the usual recipe of its family.
     """
     return KNOWN.get(name, HALF if "_lite" in name else IMAGENET)
 
 
 def locate(name: str, weights: str) -> Path:
-    """The weight file: `weights` itself, a package's, or timm's release `name`.
+    """The file of weights: `weights` itself, a package's, or timm's release `name`.
 
-    A release is fetched and cached.
+    A release is downloaded and cached.
 
     Raises:
-      UserError: no such file or package, an unknown tag, no network, or a download that
-        differs from what the hub announces.
+      UserError: the file, the package or the tag does not exist, there is no network,
+        or a download differs from the hub's SHA-256.
     """
     if weights:
         path = expanded(weights)
@@ -101,7 +101,7 @@ def cached_releases() -> list[Path]:
 
 
 def fetch_by_sha256(name: str, sha256: str) -> Path | None:
-    """timm's release of a network whose file has a SHA-256; None where none has.
+    """timm's release of a network with this SHA-256; None if there is none.
 
     Raises:
       UserError: the hub cannot be reached.
@@ -110,7 +110,7 @@ def fetch_by_sha256(name: str, sha256: str) -> Path | None:
     for tag in (known for known in KNOWN if known.startswith(base)):
         try:
             announced = _announced(f"timm/{tag}")
-        except Exception as error:  # no network, or whatever the hub's client raises
+        except Exception as error:  # no network, or any error of the hub's client
             logging.warning("%s: %s", tag, _reason(error))
             return None
         if announced == sha256:
@@ -119,9 +119,9 @@ def fetch_by_sha256(name: str, sha256: str) -> Path | None:
 
 
 def _announced(repository: str) -> str | None:
-    """The digest of a release that the hub announces; raises within 10 seconds.
+    """The hub's SHA-256 of a release; raises within 10 seconds.
 
-    The hub's own client tries again for a minute without a word.
+    The hub's own client would retry for a minute in silence.
     """
     import huggingface_hub
 
@@ -135,7 +135,7 @@ def _announced(repository: str) -> str | None:
         except Exception as error:
             answers.put(error)
 
-    # A name server that is silent would keep a pool of threads from ending.
+    # A daemon thread, because a silent name server would block the end of a pool.
     threading.Thread(target=ask, daemon=True).start()
     try:
         answer = answers.get(timeout=_PATIENCE)
@@ -152,10 +152,10 @@ def _reason(error: Exception) -> str:
 
 
 def _download(name: str) -> Path:
-    """From the cache, or through the network; no question is asked for what is there.
+    """Takes a release from the cache, without any request, or from the network.
 
     Raises:
-      UserError: there is no network, or the file is not what the hub announces.
+      UserError: there is no network, or the file differs from the hub's SHA-256.
     """
     import huggingface_hub
     from huggingface_hub import constants
@@ -178,7 +178,7 @@ def _download(name: str) -> Path:
             f"cannot fetch timm/{name} from the Hugging Face hub"
             f" ({_reason(error)}); {HINT}"
         ) from error
-    # The cache names a large file's content after the SHA-256 that the hub announces.
+    # In the cache, the name of a large file's content is the hub's SHA-256.
     announced = path.resolve().name
     if re.fullmatch("[0-9a-f]{64}", announced) and sha256(path) != announced:
         raise UserError(
@@ -195,11 +195,11 @@ def sha256(path: Path) -> str:
 
 
 def load(path: Path, net: Architecture) -> Variables:
-    """The variables of `EfficientNet(net)` from timm's tensors in `path`.
+    """Reads the variables of `EfficientNet(net)` from timm's tensors in `path`.
 
     Raises:
-      UserError: a file that is damaged, or does not hold every tensor of `net` in its
-        shape, or holds numbers that are not finite.
+      UserError: the file is damaged, lacks a tensor of `net` or has it in another
+        shape, or has numbers that are not finite.
     """
     if path.suffix == ".safetensors":
         shapes, read = _safetensors(path)
@@ -211,7 +211,7 @@ def load(path: Path, net: Architecture) -> Variables:
     needed = required(net)
     _check_shapes(shapes, needed, path)
     unused = sorted(set(shapes) - set(needed))
-    # PyTorch counts the batches of each batch norm; nobody misses those.
+    # PyTorch's count of batches of each batch norm is not needed.
     unused = [name for name in unused if not name.endswith("num_batches_tracked")]
     shown = ", ".join(unused[:_SHOWN]) + ", …" * (len(unused) > _SHOWN)
     logging.info("%s: %d tensors unused: %s", path, len(unused), shown)
@@ -219,7 +219,7 @@ def load(path: Path, net: Architecture) -> Variables:
 
 
 def required(net: Architecture) -> dict[str, tuple[int, ...]]:
-    """timm's name and shape (OIHW) of every tensor that `net` is made of."""
+    """timm's name and shape (OIHW) of every tensor of `net`."""
     shapes = {}
     for conv in net.convs:
         k, _, inputs, outputs = conv.shape
@@ -230,10 +230,10 @@ def required(net: Architecture) -> dict[str, tuple[int, ...]]:
 
 
 def fold(net: Architecture, read: Read) -> Variables:
-    """`EfficientNet(net)`'s variables, each batch norm folded into its convolution.
+    """Folds each batch norm into its convolution; returns `EfficientNet`'s variables.
 
-    With s = γ / √(variance + ε): kernel · s, and bias β − mean · s. `read` gives the
-    tensor of a key in `required(net)`; it is asked once for each.
+    With s = γ / √(variance + ε) they are kernel · s and bias β − mean · s. `read`
+    returns the tensor of a key in `required(net)`; it is called once for each.
     """
     params = {}
     for conv in net.convs:

@@ -147,7 +147,7 @@ def _json_rows(text: str) -> Iterator[tuple[int, Any]]:
 
 
 def _csv_rows(text: str) -> Iterator[tuple[int, dict[str | None, Any]]]:
-    """Yields rows by header; the delimiter (, ; or tab) is the header's most frequent."""
+    """Yields rows by header; its most frequent of , ; and tab is the delimiter."""
     header = text.lstrip().partition("\n")[0]
     divider = max(",;\t", key=header.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=divider)

@@ -1,1 +1,1 @@
-"""Everything that draws a page."""
+"""The report's page: tables, curves, pictures."""

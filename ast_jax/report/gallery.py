@@ -1,4 +1,4 @@
-"""Which test images the report shows, in what order, and what it says of each."""
+"""The report's gallery: its test images, their order, and the facts about each."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 
 from ast_jax.inference.calibration import Calibration
 
-# (defective, alarm) → what became of a part
+# (defective, alarm) → verdict on a part
 VERDICTS = {
     (True, False): "missed",
     (False, True): "false alarm",
@@ -19,19 +19,19 @@ VERDICTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """What the gallery says of one test image.
+    """The facts about one test image.
 
     Attributes:
       index: among the category's test images.
-      id: the part's.
+      id: of the part.
       defect: "good" or the defect type.
-      score: the deciding image score.
-      wrongly_ranked: the share of the other kind of images (good for a defective one)
-        that its score does not tell apart from it; their mean is 1 − AUROC.
+      score: the image score, which decides.
+      wrongly_ranked: the fraction of images of the other kind (good for a defective
+        one) on the wrong side of its score; the mean over images is 1 − AUROC.
       verdict: one of `VERDICTS`; "" without a threshold.
-      p_value: from the calibration; None without one.
+      p_value: None without a calibration.
       size: height and width of the pictures.
-      views: what they show → data URI, for those in the gallery.
+      views: view → data URI, if the image is in the gallery.
     """
 
     index: int
@@ -48,9 +48,9 @@ class Card:
 def wrongly_ranked(
     labels: Bool[np.ndarray, " n"], scores: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, " n"]:
-    """For each image the share of the other kind on the wrong side; ties count half.
+    """The fraction of images of the other kind on the wrong side of each image's score.
 
-    0 everywhere if there is only one kind.
+    A tie counts half. It is 0 for all images if there is only one kind.
     """
     shares = np.zeros(labels.shape)
     for kind in (True, False):
@@ -72,16 +72,16 @@ def worst_first(
     calibration: Calibration | None,
     own: Float[np.ndarray, "n ..."] | None = None,
 ) -> Int[np.ndarray, " n"]:
-    """The order of the gallery: mistakes at the threshold, then by wrong ranking.
+    """The order of the gallery: wrong decisions first, then by wrong ranking.
 
-    Images that are ranked equally wrongly: defects with the lowest score first, good
-    ones with the highest.
+    Of equally wrong images, defects with the lowest and good ones with the highest
+    score come first.
 
     Args:
       labels: True for defective images.
       scores: image scores.
-      calibration: what decides; None where nothing does.
-      own: the scores that it compares; the image scores by default.
+      calibration: None without a threshold.
+      own: the scores that the calibration compares; the image scores by default.
     """
     mistakes = np.zeros_like(labels)
     if calibration is not None:
@@ -91,7 +91,7 @@ def worst_first(
 
 
 def chosen(order: Int[np.ndarray, " n"], limit: int) -> Int[np.ndarray, " m"]:
-    """All of the order, or its worst three quarters of `limit` and an even sample."""
+    """The images to show: all, or 3/4 of `limit` from the front and an even sample."""
     if order.size <= limit:
         return order
     worst = limit - limit // 4

@@ -1,4 +1,4 @@
-"""What a run's `metrics.jsonl` say of its training: losses, speed and time."""
+"""Losses, speed and time of a run's trainings, from its `metrics.jsonl` files."""
 
 import dataclasses
 
@@ -8,16 +8,16 @@ from ast_jax.training.progress import read_rows
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """One network's training, an entry an epoch.
+    """One network's training, with one entry per epoch.
 
     Attributes:
-      category: which it learned.
+      category: of the pair.
       seed: of the pair; with cross calibration seed and fold.
       network: "teacher" or "student".
       epochs: their numbers, from 1.
-      losses: the mean of each.
-      seconds: how long all of them took, by their logged rates.
-      rate: images a second, over all epochs.
+      losses: the mean loss of each epoch.
+      seconds: of all epochs together, by their logged rates.
+      rate: images per second, over all epochs.
     """
 
     category: str
@@ -30,7 +30,7 @@ class Training:
 
 
 def trainings(run: Run, category: str) -> list[Training]:
-    """Both networks of each pair, in that order; without those that logged nothing."""
+    """The teacher's and the student's training of each pair, if they are logged."""
     found = []
     for member in run.members(category):
         seed: Member = int(member) if member.isdigit() else member
@@ -51,8 +51,8 @@ def _training(
     run: Run, category: str, seed: Member, network: str, rows: list[dict], images: int
 ) -> Training:
     batch = min(run.config.train.batch_size, images)
-    seen = images - images % batch
-    seconds = sum(seen / row["images/s"] for row in rows if row["images/s"])
+    an_epoch = images - images % batch
+    seconds = sum(an_epoch / row["images/s"] for row in rows if row["images/s"])
     return Training(
         category,
         seed,
@@ -60,5 +60,5 @@ def _training(
         epochs=tuple(row["epoch"] for row in rows),
         losses=tuple(row["loss"] for row in rows),
         seconds=seconds,
-        rate=seen * len(rows) / seconds if seconds else 0.0,
+        rate=an_epoch * len(rows) / seconds if seconds else 0.0,
     )

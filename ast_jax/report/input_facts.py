@@ -1,4 +1,4 @@
-"""What the detector of a category was given to learn from, in the report's words."""
+"""The report's facts about a category's inputs: parts, files, backbone, licence."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from ast_jax.run import Run
 
 
 def input_facts(run: Run, category: str, test: Parts) -> dict[str, str]:
-    """What was learned from, tested on and seen, by name.
+    """The facts about a category's training and test inputs, by name.
 
     Args:
       run: the run.
@@ -46,7 +46,7 @@ def _learned(record: Mapping[str, Any]) -> str:
 
 
 def _files(record: Mapping[str, Any]) -> str:
-    """Count, sizes and bits; "" in a run of an earlier version."""
+    """Count, sizes and bits of the files; "" for a run of an earlier version."""
     sizes = [f"{width} by {height}" for height, width in record.get("sizes", ())]
     bits = record.get("bit_depth", FULL_DEPTH)
     lines = [

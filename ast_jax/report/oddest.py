@@ -1,4 +1,4 @@
-"""Pictures of the good parts that a detector finds oddest, for the report."""
+"""Pictures of the good parts with the highest scores, for the report."""
 
 from typing import NamedTuple
 
@@ -8,13 +8,13 @@ from ast_jax.report import pictures
 
 
 class OddPart(NamedTuple):
-    """What the page shows of one part.
+    """One good part on the page.
 
     Attributes:
-      id: the part's.
+      id: of the part.
       score: its image score.
       size: height and width of the pictures.
-      views: what they show → data URI.
+      views: view → data URI.
       note: whether it stands out, and whether it sets the threshold.
     """
 
@@ -26,11 +26,11 @@ class OddPart(NamedTuple):
 
 
 def odd_parts(evaluation: Evaluation, scale: ColourScale | None) -> list[OddPart]:
-    """The oddest good parts of a category, the oddest first; none where not looked for.
+    """The oddest good parts of a category, the oddest first; [] if it has none.
 
     Args:
       evaluation: of the category.
-      scale: of the student's maps of test images; None without any.
+      scale: of the student's maps of test images; None without test images.
     """
     if evaluation.oddest is None:
         return []
@@ -43,7 +43,7 @@ def odd_parts(evaluation: Evaluation, scale: ColourScale | None) -> list[OddPart
         size = pictures.thumbnail_size(part.size)
         position = scale.position(scores.map_at(index, size))
         views = pictures.pictures(part, {"student": position})
-        views.pop("truth", None)  # a good part's is empty
+        views.pop("truth", None)  # empty for a good part
         uris = pictures.data_uris(part, views)
         score = float(scores.image[index])
         note = _note(evaluation, part_id, score)

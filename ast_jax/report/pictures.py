@@ -27,11 +27,11 @@ VIEWS = {
     "combined": "Combined map",
 }
 _QUALITY = 78
-_GAP, _LINE = 8, 20  # pixels around the pictures of a strip, and of a line of text
+_GAP, _LINE = 8, 20  # pixels between a strip's pictures; height of a line of text
 
 
 def thumbnail_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width with the longer side at `SIDE`, or less if the part is."""
+    """Height and width with a longer side of at most `SIDE`."""
     factor = min(1.0, SIDE / max(size))
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
@@ -39,10 +39,10 @@ def thumbnail_size(size: tuple[int, int]) -> tuple[int, int]:
 def pictures(
     part: Part, positions: Mapping[str, Float[np.ndarray, "h w"]]
 ) -> dict[str, Image.Image]:
-    """The pictures of a part by view, in the order of `VIEWS`, without what it lacks.
+    """The pictures of a part by view, in the order of `VIEWS`; some may be absent.
 
     Args:
-      part: decoded.
+      part: the part.
       positions: of the score maps on their colour scales, in the thumbnail's size.
     """
     found: dict[str, np.ndarray] = {}
@@ -61,7 +61,7 @@ def pictures(
 
 
 def data_uris(part: Part, views: Mapping[str, Image.Image]) -> dict[str, str]:
-    """The pictures to stand inside the page, and the defects' "outline" if any."""
+    """The pictures as text for the page, with the "outline" of defects, if any."""
     uris = {name: _data_uri(picture) for name, picture in views.items()}
     if part.mask is not None and part.mask.any():
         uris["outline"] = _data_uri(_outline(_small_mask(part)))
@@ -96,7 +96,7 @@ def _outline(mask: Bool[np.ndarray, "h w"]) -> Image.Image:
 
 
 def _data_uri(picture: Image.Image) -> str:
-    """WebP; PNG for masks, which it holds in fewer bytes and without loss."""
+    """A WebP, or for masks a PNG, which is smaller and without loss."""
     stream, kind = io.BytesIO(), "png"
     if picture.mode == "P":
         picture.save(stream, "PNG", transparency=0, optimize=True)
@@ -110,7 +110,7 @@ def _data_uri(picture: Image.Image) -> str:
 
 
 def _small_mask(part: Part) -> Bool[np.ndarray, "h w"]:
-    """The ground truth in the thumbnail's size, where no defect is too small to see."""
+    """The ground truth in the thumbnail's size; every defect has at least one pixel."""
     height, width = thumbnail_size(part.size)
     share = Image.fromarray(part.mask.astype(np.float32))
     return np.asarray(share.resize((width, height), Image.Resampling.BOX)) > 0

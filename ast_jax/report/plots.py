@@ -1,15 +1,8 @@
-"""Curves of a category as SVG: ROC, precision-recall, scores by defect type, training.
-
-Colours are those of `COLOURS`; `themed` turns them into CSS variables, so that a figure
-inside the report follows its light or dark theme.
-"""
+"""Curves of a category: ROC, precision and recall, scores, threshold, training."""
 
 import dataclasses
-import io
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
@@ -24,48 +17,15 @@ from sklearn.metrics import (
 
 from ast_jax.data.part import GOOD
 from ast_jax.inference.calibration import Calibration
-
-COLOURS = {
-    "ink": "#1b2430",
-    "muted": "#667080",
-    "line": "#dde2e9",
-    "panel": "#fefefe",
-    "student": "#2463c4",
-    "teacher": "#b8680e",
-    "good": "#118a6a",
-    "defect": "#c8324b",
-}
+from ast_jax.report.svg import COLOURS, SIZE, draw_svg
 
 # network → for each seed its epochs and the mean loss of each
 Histories = Mapping[str, Mapping[int, tuple[Sequence[int], Sequence[float]]]]
 
-_STYLE = {
-    "svg.fonttype": "none",  # text stays text: smaller, and in the page's font
-    "text.parse_math": False,  # a defect type may be called "$1"
-    "font.size": 9,
-    "text.color": COLOURS["ink"],
-    "axes.edgecolor": COLOURS["muted"],
-    "axes.labelcolor": COLOURS["ink"],
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9,
-    "grid.color": COLOURS["line"],
-    "grid.linewidth": 0.8,
-    "figure.facecolor": COLOURS["panel"],
-    "xtick.color": COLOURS["muted"],
-    "ytick.color": COLOURS["muted"],
-    "xtick.labelcolor": COLOURS["ink"],
-    "ytick.labelcolor": COLOURS["ink"],
-    "legend.frameon": False,
-}
-_SIZE = (5.0, 3.7)  # inches
-_WIDE = 30.0  # a logarithmic axis for scores that span more than this factor
+_WIDE = 30.0  # scores that span more than this factor get a logarithmic axis
 _BINS = 30
 _LARGEST_ALPHA = 0.3  # of the curve over alpha
-_LONGEST = 22  # characters of a defect type
+_LONGEST = 22  # characters of a defect type's name
 
 
 def roc(
@@ -73,12 +33,12 @@ def roc(
     scores: Mapping[str, Float[np.ndarray, " n"]],
     threshold: float | None = None,
 ) -> str | None:
-    """ROC curves of the networks; None unless good and defective images exist.
+    """ROC curves of the networks; None without good or without defective images.
 
     Args:
       labels: True for defective images.
       scores: network → image scores.
-      threshold: the student's; its point on the curve is marked.
+      threshold: of the student; the curve has a mark there.
     """
     if labels.all() or not labels.any():
         return None
@@ -95,7 +55,7 @@ def roc(
             _mark(axes, alarms[~labels].mean(), alarms[labels].mean())
         axes.legend(loc="lower right")
 
-    return _svg("roc", _SIZE, draw)
+    return draw_svg("roc", SIZE, draw)
 
 
 def precision_recall(
@@ -123,7 +83,7 @@ def precision_recall(
             _mark(axes, alarms[labels].mean(), labels[alarms].mean())
         axes.legend(loc="lower left")
 
-    return _svg("precision_recall", _SIZE, draw)
+    return draw_svg("precision_recall", SIZE, draw)
 
 
 def histogram(
@@ -136,7 +96,7 @@ def histogram(
     Args:
       defects: "good" or the defect type of each image.
       scores: their image scores.
-      threshold: drawn where there is one.
+      threshold: a vertical line, unless it is None.
     """
     good = np.array([defect == GOOD for defect in defects], bool)
     kinds = sorted(set(defects), key=lambda kind: (kind != GOOD, kind))
@@ -175,11 +135,11 @@ def histogram(
         bottom.grid(visible=False, axis="y")
         bottom.set_xlabel(f"image score{', logarithmic' if scale == 'log' else ''}")
 
-    return _svg("histogram", (_SIZE[0], 2.9 + 0.24 * len(kinds)), draw)
+    return draw_svg("histogram", (SIZE[0], 2.9 + 0.24 * len(kinds)), draw)
 
 
 def training(histories: Histories) -> str | None:
-    """The loss of both networks over the epochs, a line a seed; None without any."""
+    """The loss of both networks over the epochs, one line per seed; None without any."""
     histories = {name: seeds for name, seeds in histories.items() if seeds}
     if not histories:
         return None
@@ -202,18 +162,18 @@ def training(histories: Histories) -> str | None:
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
-    return _svg("training", _SIZE, draw)
+    return draw_svg("training", SIZE, draw)
 
 
 def left_out(
     scores: Float[np.ndarray, " n"], odd: Bool[np.ndarray, " n"], threshold: float
 ) -> str:
-    """The scores of good images that training left out, and the one that decides.
+    """The scores of good images that training left out; one of them is the threshold.
 
     Args:
       scores: their image scores.
-      odd: which stand out.
-      threshold: the score among them from which on a part is anomalous.
+      odd: True for images that stand out.
+      threshold: a part with a higher score is anomalous.
     """
     order = np.argsort(scores, kind="stable")
     values, odd, ranks = scores[order], odd[order], np.arange(1, scores.size + 1)
@@ -236,7 +196,7 @@ def left_out(
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.legend(loc="lower right")
 
-    return _svg("left_out", _SIZE, draw)
+    return draw_svg("left_out", SIZE, draw)
 
 
 def alpha(
@@ -244,12 +204,12 @@ def alpha(
     own: Float[np.ndarray, "n ..."],
     calibration: Calibration,
 ) -> str:
-    """What each rate of false alarms guarantees (solid) and what is observed (dotted).
+    """The guaranteed (solid) and the observed rates (dotted) for each alpha.
 
     Args:
-      labels: True for defective test images; maybe there are none.
+      labels: True for defective test images; there may be none.
       own: the scores that the calibration compares.
-      calibration: its own alpha is marked.
+      calibration: a vertical line marks its alpha.
     """
     count = len(calibration.scores)
     last = max(1, min(count, int(_LARGEST_ALPHA * (count + 1))))
@@ -274,15 +234,15 @@ def alpha(
         axes.set(ylim=(-0.01, 1.01), xlim=(0, None), xlabel="alpha", ylabel="share")
         axes.legend(loc="best")
 
-    return _svg("alpha", _SIZE, draw)
+    return draw_svg("alpha", SIZE, draw)
 
 
 def monitor_course(course: Sequence[tuple[int, float]], alarm: float) -> str:
-    """A monitor's value over the parts it saw, and the value that is an alarm.
+    """A monitor's value over the number of parts, and the line of the alarm.
 
     Args:
       course: (parts so far, value), in order.
-      alarm: from which value on.
+      alarm: the value of an alarm.
     """
     parts, values = zip(*course, strict=True)
 
@@ -297,36 +257,7 @@ def monitor_course(course: Sequence[tuple[int, float]], alarm: float) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.legend(loc="upper left")
 
-    return _svg("monitor", (_SIZE[0], 2.4), draw)
-
-
-def themed(svg: str, name: str) -> str:
-    """Returns a figure to stand inside a page: colours by CSS variables, ids its own.
-
-    Args:
-      svg: from one of the functions above.
-      name: distinguishes the figure from all others on the page.
-    """
-    svg = svg[svg.index("<svg") :]
-    for key, colour in COLOURS.items():
-        svg = svg.replace(colour, f"var(--{key})")
-    # Ids that nothing refers to are dropped; clip paths and markers keep theirs.
-    used = set(re.findall(r'(?:url\(#|href="#)([\w-]+)', svg))
-    svg = re.sub(
-        r' id="([^"]+)"',
-        lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "",
-        svg,
-    )
-    return re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", svg)
-
-
-def _svg(name: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> str:
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure)
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    return stream.getvalue()
+    return draw_svg("monitor", (SIZE[0], 2.4), draw)
 
 
 def _unit_square(figure: Figure, x_label: str, y_label: str) -> Axes:

@@ -1,4 +1,4 @@
-"""Where a report comes from: versions, hardware, and the configuration."""
+"""The origin of a report: versions, hardware and configuration."""
 
 import importlib.metadata
 import os
@@ -18,7 +18,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "numpy", "scipy")
 
 
 def facts(run: Run) -> dict[str, str]:
-    """What this report was made of and with, by name."""
+    """The run, the hardware and the versions behind a report, by name."""
     now = datetime.now(UTC)
     return {
         "Run": str(run.directory),
@@ -33,7 +33,7 @@ def facts(run: Run) -> dict[str, str]:
 
 
 def hardware() -> str:
-    """The devices that JAX computes on, and the processor."""
+    """JAX's devices and the processor."""
     devices = jax.devices()
     kinds = sorted({device.device_kind for device in devices})
     processor = f"{_processor()}, {os.cpu_count()} cores"
@@ -43,7 +43,7 @@ def hardware() -> str:
 
 
 def arithmetic(config: ConfigDict) -> str:
-    """What products were computed in, in one line."""
+    """The number types of products and sums, in one line."""
     dtype, precision = config.train.dtype, config.train.precision
     if jax.default_backend() == "cpu":
         return f"{dtype} products, float32 sums"
@@ -51,7 +51,7 @@ def arithmetic(config: ConfigDict) -> str:
 
 
 def settings(config: ConfigDict) -> str:
-    """The settings that a table of results has to name, in one line."""
+    """The settings that belong to a table of results, in one line."""
     teacher, student = config.teacher, config.student
     seeds = ", ".join(map(str, config.train.seeds))
     return "; ".join(
@@ -75,7 +75,7 @@ def configuration(config: ConfigDict) -> list[tuple[str, str, bool]]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: "48 s", "3 min 20 s", "2 h 5 min"."""
+    """Seconds as text: "48 s", "3 min 20 s", "2 h 5 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.2g} s" if seconds < 10 else f"{whole} s"
@@ -91,7 +91,7 @@ def _shown(value: object) -> str:
 
 
 def _processor() -> str:
-    """The processor's name, as Linux tells it."""
+    """The processor's name, from Linux if possible."""
     path = Path("/proc/cpuinfo")
     if path.is_file():
         for line in path.read_text().splitlines():

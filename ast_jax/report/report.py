@@ -1,4 +1,4 @@
-"""The report of a run: a page that opens without a network, and its pictures as files.
+"""The report of a run: a page that needs no network, and its pictures as files.
 
 DIR/report/index.html            tables, curves, and a gallery of the test images
 DIR/report/results.md            the tables, for pasting
@@ -14,11 +14,12 @@ from markupsafe import Markup
 from ast_jax.evaluation.results import Evaluation
 from ast_jax.files import UniqueNames, plain, write_text
 from ast_jax.inference.colours import colour_stops
-from ast_jax.report import pictures, plots, provenance, tables
+from ast_jax.report import pictures, provenance, tables
 from ast_jax.report.section import MAPS, Section, decisions, section
+from ast_jax.report.svg import themed
 from ast_jax.run import Run
 
-# Test images in the page, of all categories together and at least of each.
+# Test images in the page: of all categories together, and at least of each.
 EMBEDDED, EMBEDDED_EACH = 300, 12
 CURVES = {
     "roc": "ROC",
@@ -38,7 +39,7 @@ def write_report(
 
     Args:
       run: the run.
-      evaluations: its categories'.
+      evaluations: of its categories.
       results: the tree of `results.json`.
 
     Raises:
@@ -73,7 +74,7 @@ def _page(run: Run, sections: list[Section], results: dict[str, Any]) -> str:
     )
     environment.filters |= {
         "percent": tables.percent,
-        "themed": lambda svg, name: Markup(plots.themed(svg, name)),
+        "themed": lambda svg, name: Markup(themed(svg, name)),
         "duration": provenance.duration,
     }
     return environment.get_template("report.html").render(

@@ -1,4 +1,4 @@
-"""What the report shows of one category: decisions, curves and a gallery."""
+"""The report's section on one category: decisions, curves and a gallery."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -22,18 +22,18 @@ from ast_jax.report.tables import DASH, Cell, Table, percent
 from ast_jax.run import Run
 
 MAPS = ("student", "teacher", "combined")
-_OVERLAYS = {*MAPS, "outline"}  # they take turns in one place, or lie on a picture
+_OVERLAYS = {*MAPS, "outline"}  # views that share one place, or cover a picture
 
 
 @dataclasses.dataclass(frozen=True)
 class TypeRow:
-    """What became of the images of one defect type, or of the good ones.
+    """The results on images of one defect type, or on the good ones.
 
     Attributes:
       name: "good" or the defect type.
-      count: images.
-      alarms: those above the threshold; None without one.
-      auroc: against the good images, where there are any.
+      count: the number of images.
+      alarms: the images above the threshold; None without a threshold.
+      auroc: against the good images, if there are any.
     """
 
     name: str
@@ -44,22 +44,22 @@ class TypeRow:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """What the page shows of one category.
+    """The page's content for one category.
 
     Attributes:
-      name: the category's.
-      input_facts: what the detector was given, by name.
+      name: of the category.
+      input_facts: facts about training and test inputs, by name.
       curves: name → SVG, in the order of the page.
       calibration: None without held-out good images.
-      false_alarms: observed on good test images; None without threshold or images.
-      recall: observed on defective test images; likewise.
-      types: the good images and every defect type.
-      oddest: the good parts that the detector finds oddest.
-      held_out: whether training has not seen those.
+      false_alarms: on good test images; None without threshold or images.
+      recall: on defective test images; None without threshold or images.
+      types: one row for good images and one for every defect type.
+      oddest: the good parts with the highest scores.
+      held_out: whether these were left out of training.
       scales: map → its colour scale.
-      cards: those in the gallery, worst first.
-      images: all test images there are.
-      trainings: what was logged of the networks' training.
+      cards: of the gallery, worst first.
+      images: the number of all test images.
+      trainings: of both networks of every pair.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Section:
 
     @property
     def columns(self) -> int:
-        """Pictures side by side on a card: one score map, and all that is no map."""
+        """Pictures side by side on a card; the score maps share one place."""
         most = max(
             (len(card.views.keys() - _OVERLAYS) for card in self.cards), default=0
         )
@@ -91,13 +91,13 @@ class Section:
 
 
 def section(run: Run, category: Evaluation, folder: Path, limit: int) -> Section:
-    """Writes a category's curves and strips as files; returns what the page shows.
+    """Writes a category's curves and strips as files; returns the page's content.
 
     Args:
       run: the run.
-      category: evaluated.
-      folder: where the files go.
-      limit: the most test images in the gallery.
+      category: the evaluated category.
+      folder: for the files.
+      limit: largest number of test images in the gallery.
     """
     labels = np.array([defect != GOOD for defect in category.parts.defects], bool)
     scores = category.scores["student"].image
@@ -127,7 +127,7 @@ def section(run: Run, category: Evaluation, folder: Path, limit: int) -> Section
 
 
 def decisions(sections: Sequence[Section]) -> Table | None:
-    """What the thresholds did on the test images; None where no category has one."""
+    """The decisions on test images; None if no category has a threshold."""
     head = (
         *("false alarms asked for", "attainable", "guaranteed", "held-out good images"),
         *("false alarms observed", "recall"),
@@ -214,7 +214,7 @@ def _types(
 def _scales(
     category: Evaluation, labels: Bool[np.ndarray, " n"]
 ) -> dict[str, ColourScale]:
-    """One colour scale a network, over the whole category; none without images."""
+    """The colour scale of each network's maps; {} without test images."""
     if not labels.size:
         return {}
     good = labels if labels.all() else ~labels

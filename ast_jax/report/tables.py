@@ -1,6 +1,6 @@
-"""The results table, with published figures and the difference beside ours.
+"""Tables of results, with published figures and their difference to ours.
 
-One table of cells serves the report's page and `results.md`. Figures are per cent.
+The report's page and `results.md` show the same tables. Figures are per cent.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ _BESIDE = ("std", "seeds", "ensemble", "reasons", "notes")  # no figures
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A figure as text; `tone` says whether a difference is "better" or "worse"."""
+    """A figure as text; the `tone` of a difference is "better" or "worse"."""
 
     text: str
     tone: str = ""
@@ -48,9 +48,13 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Column heads, rows that begin with a name, and whether the last is their mean.
+    """A table of cells.
 
-    `compares` says whether published figures stand beside ours.
+    Attributes:
+      head: of the columns.
+      rows: (name, cells).
+      has_mean: whether the last row is the mean of the others.
+      compares: whether it has published figures.
     """
 
     head: tuple[str, ...]
@@ -59,7 +63,7 @@ class Table:
     compares: bool = False
 
     def markdown(self) -> str:
-        """The table for pasting, the mean in bold."""
+        """The table in Markdown, with the mean in bold."""
         lines = ["", *self.head], ["---", *["---:"] * len(self.head)]
         rows = [[_escaped(name), *(c.text for c in cells)] for name, cells in self.rows]
         if self.has_mean:
@@ -68,11 +72,11 @@ class Table:
 
 
 def main_table(results: Mapping[str, Any], *, complete: bool) -> Table:
-    """The figures that papers print, published ones and the teacher's beside ours.
+    """The figures that papers print: ours, the published ones, and the teacher's.
 
     Args:
       results: the tree of `results.json`.
-      complete: whether these are all categories of the data set, so that a published
+      complete: whether all categories of the data set are there, so that the published
         mean is comparable.
     """
     rows, published = _rows(results), _published(results, complete)
@@ -96,10 +100,10 @@ def main_table(results: Mapping[str, Any], *, complete: bool) -> Table:
 
 
 def full_table(tree: Mapping[str, Any]) -> Table:
-    """Every figure there is of one network: a row each, categories as columns.
+    """All figures of one network, one per row, with categories as columns.
 
     Args:
-      tree: that of `results.json`, or what stands under its "teacher".
+      tree: of `results.json`, or its subtree "teacher".
     """
     rows = _rows(tree)
     found = dict.fromkeys(key for _, figures in rows for key in figures)
@@ -132,17 +136,17 @@ def seeds_table(results: Mapping[str, Any]) -> Table | None:
 
 
 def reasons(results: Mapping[str, Any]) -> list[str]:
-    """A sentence for every reason why figures do not exist, naming them, and notes."""
+    """Sentences about absent figures, with the reason, and notes."""
     lines = []
     for category, figures in results["categories"].items():
         concerned: dict[str, list[str]] = {}
         for key, reason in figures.get("reasons", {}).items():
             concerned.setdefault(reason, []).append(label(key))
         for reason, names in concerned.items():
-            what = f"is no {_listed(names)}"
+            absent = f"is no {_listed(names)}"
             if len(names) == len(figures.keys() - set(_BESIDE)):
-                what = "are no metrics"
-            lines.append(f"{category}: {reason}, so there {what}.")
+                absent = "are no metrics"
+            lines.append(f"{category}: {reason}, so there {absent}.")
         lines += [f"{category}: {note}." for note in figures.get("notes", ())]
     partial = any("reasons" in figures for figures in results["categories"].values())
     if partial and len(results["categories"]) > 1:
@@ -151,13 +155,13 @@ def reasons(results: Mapping[str, Any]) -> list[str]:
 
 
 def label(key: str) -> str:
-    """What a table calls a figure; a kind apart has its name behind."""
+    """The name of a figure in tables; a figure of one kind ends in the kind's name."""
     name, _, kind = key.rpartition("_")
     return LABELS.get(key) or (f"{LABELS[name]} {kind}" if name in LABELS else key)
 
 
 def cell(figures: Mapping[str, Any], key: str) -> Cell:
-    """A figure in per cent, with its deviation over seeds where there is one."""
+    """A figure in per cent, with its deviation over seeds, if there is one."""
     text = percent(figures.get(key))
     deviation = figures.get("std", {}).get(key)
     return Cell(text if deviation is None else f"{text} ± {percent(deviation)}")
@@ -186,7 +190,7 @@ def _published(results: Mapping[str, Any], complete: bool) -> list[Mapping[str, 
 
 
 def _place(key: str) -> tuple[int, bool]:
-    """Where a figure stands among all: those of kinds behind their mean."""
+    """The sort key of a figure; the figures of kinds follow their mean."""
     base = key if key in LABELS else key.rpartition("_")[0]
     order = list(LABELS)
     return order.index(base) if base in LABELS else len(order), key != base

@@ -1,5 +1,6 @@
 """The conformal guarantees, by rank arithmetic and by simulation."""
 
+import json
 import logging
 
 import numpy as np

@@ -6,6 +6,7 @@ import pytest
 
 from ast_jax.evaluation.metrics import image_ap, image_auroc
 from ast_jax.report import plots
+from ast_jax.report.svg import COLOURS, themed
 
 LABELS = np.array([False] * 6 + [True] * 6)
 ODD = ("good", "<b>&amp;", "$x_1^$", "_hidden", "a" * 60)
@@ -80,8 +81,8 @@ def test_the_same_numbers_give_the_same_file():
 
 def test_themed_figures_have_no_fixed_colours_and_share_no_ids():
     svg = plots.roc(LABELS, scores(), 2.0)
-    one, two = plots.themed(svg, "one"), plots.themed(svg, "two")
-    assert not any(colour in one for colour in plots.COLOURS.values())
+    one, two = themed(svg, "one"), themed(svg, "two")
+    assert not any(colour in one for colour in COLOURS.values())
     assert "var(--student)" in one
     ids = [re.findall(r' id="([^"]+)"', page) for page in (one, two)]
     assert ids[0] and not set(ids[0]) & set(ids[1])
