@@ -139,7 +139,7 @@ def histogram(
 
 
 def training(histories: Histories) -> str | None:
-    """The loss of both networks over the epochs, one line per seed; None without any."""
+    """The loss of both networks over the epochs, a line per seed; None without any."""
     histories = {name: seeds for name, seeds in histories.items() if seeds}
     if not histories:
         return None
