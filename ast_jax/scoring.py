@@ -45,7 +45,7 @@ def loss_terms(
     foreground: Float[Array, "b h w"],
     average: LossAverage,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Numerator and denominator of the loss, apart so that devices can add theirs.
+    """Numerator and denominator of the loss; devices sum each of them.
 
     Args:
       per_position: masked loss.
@@ -76,7 +76,7 @@ def bicubic_matrix(size_in: int, size_out: int) -> Float[np.ndarray, "out in"]:
 
 @lru_cache(maxsize=32)
 def gaussian_matrix(size: int, sigma: float) -> Float[np.ndarray, "size size"]:
-    """Weights of a Gaussian's blur; beyond the border the last value is repeated."""
+    """Weights of a Gaussian blur that repeats the last value beyond the border."""
     radius = math.ceil(4 * sigma)
     offsets = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * np.square(offsets / sigma))
@@ -100,21 +100,21 @@ def upsampling_matrix(
 def upsample(
     score_map: Float[Array, "b h w"], smoothing: float = 0.0, factor: int = 8
 ) -> Float[Array, "b h2 w2"]:
-    """Bicubic upsampling as torch's, overshoot kept; 24×24 becomes 192×192.
+    """Bicubic upsampling as in torch, with its overshoot; 24×24 becomes 192×192.
 
-    `smoothing` is the σ of a Gaussian behind it, in pixels of the result; 0 for none.
+    `smoothing` is the σ of a Gaussian blur after it, in pixels of the result, or 0.
     """
     h, w = score_map.shape[1:]
     rows = upsampling_matrix(h, smoothing, factor)
     columns = upsampling_matrix(w, smoothing, factor)
-    # HIGHEST: an accelerator's default for matrix products has 8 to 11 bits.
+    # Highest, because an accelerator's matrix products have 8 to 11 bits by default.
     return jnp.einsum("ih,bhw,jw->bij", rows, score_map, columns, precision="highest")
 
 
 def top(score_map: Float[Array, "b h w"]) -> Float[Array, " b"]:
-    """The mean of the highest 0.5 % of a map, of one value at least.
+    """The mean of the highest 0.5 % of a map's values, at least of one.
 
-    Steadier than the maximum, and not diluted by what is good, as the mean is.
+    It varies less than the maximum, and good positions do not dilute it like the mean.
     """
     b, h, w = score_map.shape
     values = score_map.reshape(b, h * w)
@@ -123,18 +123,18 @@ def top(score_map: Float[Array, "b h w"]) -> Float[Array, " b"]:
 
 
 class Reading(NamedTuple):
-    """How image scores are read off a map.
+    """The options by which image scores are read from a map.
 
     Attributes:
-      smoothing: σ of the upsampled map's Gaussian, 0 for none.
-      top: whether `top` is read too.
+      smoothing: σ of the upsampled map's Gaussian blur, or 0.
+      top: whether to read `top` too.
     """
 
     smoothing: float = 0.0
     top: bool = False
 
     def read(self, fine: Float[Array, "b h w"]) -> dict[str, Float[Array, " b"]]:
-        """The image scores of a map at the resolution at which they are read."""
+        """The image scores of a map, which has its final resolution."""
         scores = {"max": fine.max((1, 2))}
         return scores | {"top": top(fine)} if self.top else scores
 
@@ -143,24 +143,24 @@ PLAIN = Reading()
 
 
 class Units(NamedTuple):
-    """What each group's distances are measured in: their quantiles on good parts."""
+    """The units of each group's distances: two quantiles on good parts."""
 
     low: Float[Array | np.ndarray, " g"]
     high: Float[Array | np.ndarray, " g"]
 
     @classmethod
     def of(cls, good: Float[np.ndarray, "n g"]) -> "Units":
-        """From distances at the foreground positions of good parts."""
+        """Fits the units to distances at the foreground positions of good parts."""
         low, high = np.quantile(good, UNIT_QUANTILES, axis=0).astype(np.float32)
         return cls(low, np.maximum(high, low + 1e-12))
 
     @classmethod
     def none(cls, groups: int) -> "Units":
-        """Those that change nothing."""
+        """Units that change nothing."""
         return cls(np.zeros(groups, np.float32), np.ones(groups, np.float32))
 
     def fuse(self, distances: Float[Array, "*n g"]) -> Float[Array, "*n"]:
-        """The mean over groups, each in its units."""
+        """The mean over groups of distances in their units."""
         return ((distances - self.low) / (self.high - self.low)).mean(-1)
 
 
@@ -172,23 +172,23 @@ def group_scores(
     units: Units,
     reading: Reading = PLAIN,
 ) -> dict[str, Float[Array, "b ..."]]:
-    """As `student_scores`, of groups of channels that are told apart until here.
+    """As `student_scores`, for groups of channels, whose distances are fused here.
 
     Args:
       z: the teachers' outputs side by side.
-      z_student: the students'.
+      z_student: the students' outputs side by side.
       foreground: m.
       sizes: channels of each group.
-      units: in which the groups' distances are added up.
+      units: of the groups' distances.
       reading: of image scores.
 
     Returns:
-      What `student_scores` does, and "groups" [b,h,w,g], of which the map is.
+      The entries of `student_scores`, and "groups" [b,h,w,g], the maps before fusion.
     """
     bounds = np.cumsum(sizes)[:-1].tolist()
     pairs = zip(jnp.split(z, bounds, -1), jnp.split(z_student, bounds, -1), strict=True)
     losses = [distance(*both, foreground)[..., None] for both in pairs]
-    losses = jnp.concatenate(losses, axis=-1)  # ONNX knows no stack
+    losses = jnp.concatenate(losses, axis=-1)  # ONNX has no stack
     maps = foreground[..., None] * losses
     score_map, mean = units.fuse(maps), units.fuse(losses).mean((1, 2))
     scores = reading.read(upsample(score_map, reading.smoothing))
@@ -201,10 +201,10 @@ def student_scores(
     foreground: Float[Array, "b h w"],
     reading: Reading = PLAIN,
 ) -> dict[str, Float[Array, "b ..."]]:
-    """The disagreement's score map at map resolution, its maximum and its mean.
+    """The score map of teacher's and student's distance, its maximum and its mean.
 
-    The map holds m twice, m · mean_c m·(z − ẑ)²; its maximum is taken after upsampling;
-    the mean, which is the image's loss, holds m once.
+    The map has m twice, m · mean_c m·(z − ẑ)², and is at map resolution. The maximum is
+    taken after upsampling. The mean has m once; it is the image's loss.
     """
     loss = distance(z, z_student, foreground)
     score_map = foreground * loss
@@ -218,6 +218,6 @@ def teacher_scores(
     foreground: Float[Array, "b h w"],
     reading: Reading = PLAIN,
 ) -> dict[str, Float[Array, "b ..."]]:
-    """The likelihood's score map at map resolution, its maximum and its mean."""
+    """The score map of the likelihood at map resolution, its maximum and its mean."""
     nll = negative_log_likelihood(z, log_det, foreground)
     return {"map": nll, "mean": nll.mean((1, 2))} | reading.read(nll)

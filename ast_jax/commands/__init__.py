@@ -1,1 +1,1 @@
-"""The commands: from flags to a configuration to one library call."""
+"""The commands: flags make a configuration, and one library call does the rest."""

@@ -1,4 +1,4 @@
-"""Evaluates a trained run again: results.json, the report, maybe the score maps.
+"""Evaluates a trained run again: results.json, the report, and score maps on request.
 
 ast-evaluate --workdir=runs/quickstart [--save_maps] [--dataset_root=MOVED]
     [--recalibrate] [--backbone_weights=FILE]
@@ -15,7 +15,7 @@ from ast_jax.commands.start import interruptible
 def define_flags() -> None:
     """Defines the command's flags."""
     cli.define_path("workdir", "The run's folder.")
-    cli.define_path("dataset_root", "Where the data set lies now, if it was moved.")
+    cli.define_path("dataset_root", "The data set's new folder, if it was moved.")
     flags.DEFINE_bool(
         "save_maps",
         False,

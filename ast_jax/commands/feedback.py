@@ -3,7 +3,7 @@
 ast-feedback --workdir=runs/x --category=bagel --rows=OUT/predictions.jsonl \\
     --good=a.png,b.png --defective=c.png
 
-Prints one JSON line: what is calibrated on now, and recall on the confirmed defects.
+Prints one JSON line about the new calibration and the recall on confirmed defects.
 """
 
 import json
@@ -19,13 +19,13 @@ def define_flags() -> None:
     cli.define_path("workdir", "The run's folder.")
     flags.DEFINE_string("category", None, "Needed if the run has several.")
     cli.define_path("rows", "predictions.jsonl of the prediction.")
-    flags.DEFINE_list("good", [], "Paths, as in the rows, of parts that are good.")
+    flags.DEFINE_list("good", [], "Paths of good parts, as in the rows.")
     flags.DEFINE_list("defective", [], "Paths of parts that are defective.")
     flags.mark_flags_as_required(["workdir", "rows"])
 
 
 def main() -> None:
-    """Takes the answers in."""
+    """Writes the answers."""
     from ast_jax.errors import UserError
     from ast_jax.inference.feedback import answer
     from ast_jax.run import Run

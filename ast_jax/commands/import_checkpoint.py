@@ -1,11 +1,11 @@
-"""Makes a run of the authors' PyTorch weights.
+"""Makes a run from the authors' PyTorch weights.
 
 ast-import --teacher=T.pth --student=S.pth --config=mvtec_3d_ad --workdir=DIR \\
     --category=NAME --config.backbone.padding=efficientnet_pytorch_0.7.1 \\
     --config.dataset.root=/data/mvtec_3d_ad
 
-`python -m ast_jax.interop.official_checkpoint` is the same; its docstring and
-docs/interop.md say what the run can do.
+`python -m ast_jax.interop.official_checkpoint` is the same. Its docstring and
+docs/interop.md explain the run.
 """
 
 from absl import flags
@@ -18,9 +18,9 @@ def define_flags() -> None:
     """Defines the command's flags."""
     config_file.define_flag()
     cli.define_path("teacher", "The teacher's state dict, a .pth file.")
-    cli.define_path("student", "The student's.")
-    cli.define_path("workdir", "The run's folder, made if need be.")
-    flags.DEFINE_string("category", None, "What the pair was trained on.")
+    cli.define_path("student", "The student's state dict, a .pth file.")
+    cli.define_path("workdir", "The run's folder; made if it does not exist.")
+    flags.DEFINE_string("category", None, "The category that the pair has learned.")
     cli.define_backbone_weights()
     flags.mark_flags_as_required(
         ["config", "teacher", "student", "workdir", "category"]

@@ -1,9 +1,9 @@
-"""Scores images, and point clouds with them: decisions as JSON lines, and heat maps.
+"""Scores images, point clouds, or both: decisions as JSON lines, and heat maps.
 
 ast-predict --workdir=runs/x --category=bagel --input=FILE|FOLDER|- --output=DIR
 
-`python predict.py` is the same in a checkout. Exit status: 0 all were scored, 3 some
-could not be (rows with "error"), 1 a mistake.
+`python predict.py` is the same in a checkout. Exit status: 0 all parts were scored, 3
+some could not be scored (rows with "error"), 1 a mistake.
 """
 
 import contextlib
@@ -32,20 +32,20 @@ def define_flags() -> None:
     cli.define_path(
         "input", "A file, a folder, or - to read paths from standard input."
     )
-    cli.define_path("xyz", "The point cloud, or their folder; else xyz/ beside rgb/.")
+    cli.define_path("xyz", "Point cloud or folder; by default xyz/ beside rgb/.")
     cli.define_path("output", "Folder for rows and heat maps.")
     cli.define_backbone_weights()
     flags.DEFINE_float(
-        "alpha", None, "Another rate of false alarms than calibration.alpha."
+        "alpha", None, "A rate of false alarms instead of calibration.alpha."
     )
     flags.DEFINE_bool(
-        "monitor", False, "Watches whether the parts still look as when calibrated."
+        "monitor", False, "Tests whether parts still look like the calibrated ones."
     )
     flags.mark_flags_as_required(["workdir", "input", "output"])
 
 
 def main() -> None:
-    """Scores what --input names."""
+    """Scores the parts of --input."""
     from ast_jax.inference.detector import Detector
 
     interruptible()
@@ -67,7 +67,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def _watched(detector: "Detector", output: Path) -> Iterator["MonitorFile"]:
-    """The run's monitor; its course is drawn below the output at the end."""
+    """Opens the run's monitor; at the end draws its course as OUTPUT/monitor.svg."""
     from ast_jax.files import write_text
     from ast_jax.inference import monitor_file
     from ast_jax.inference.monitor import ALARM
@@ -86,14 +86,14 @@ def _predicted(
     output: Path,
     monitor: "MonitorFile | None",
 ) -> "Summary":
-    """Scores what --input names."""
+    """Scores the parts of --input; ends the process if it is interrupted."""
     from ast_jax.inference import path_list, predict_files
 
     values = flags.FLAGS
     path, xyz = values.input, values.xyz
     try:
         if path == Path("-"):
-            # Unbuffered: a row is with its reader at once, and never half of it.
+            # Unbuffered, so that the reader gets each row at once and whole.
             unbuffered = {"buffering": 0, "closefd": False}
             with (
                 open(0, "rb", **unbuffered) as paths,

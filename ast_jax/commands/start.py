@@ -1,6 +1,6 @@
-"""Where the commands start: before anything is imported that takes time.
+"""The start of every command, before slow imports.
 
-Until a command has imported its libraries Ctrl-C ends it at once; see `cli`.
+Ctrl-C ends a command at once until it has imported its libraries.
 """
 
 import importlib
@@ -39,19 +39,19 @@ def import_checkpoint() -> None:
 
 
 def _start(command: str) -> None:
-    # A job in a shell's background ignores Ctrl-C, and goes on to do so.
+    # A background job of a shell ignores Ctrl-C; that stays so.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, end_at_once)
     importlib.import_module(f"ast_jax.commands.{command}").run()
 
 
 def end_at_once(*_: object) -> None:
-    """Ends the process: an exception in an import could be lost, or be a traceback."""
+    """Ends the process; an exception in an import could vanish or be a traceback."""
     os.write(2, b"error: interrupted; run the same command to continue.\n")
     os._exit(130)
 
 
 def interruptible() -> None:
-    """From here on Ctrl-C is a KeyboardInterrupt."""
+    """Makes Ctrl-C a KeyboardInterrupt from now on."""
     if signal.getsignal(signal.SIGINT) is end_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)

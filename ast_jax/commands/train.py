@@ -1,4 +1,4 @@
-"""Trains teacher and student on good parts, then evaluates; continues what is begun.
+"""Trains teacher and student on good parts, then evaluates; continues an existing run.
 
 ast-train --config=quickstart --workdir=runs/quickstart
 
@@ -15,7 +15,7 @@ from ast_jax.commands.start import interruptible
 def define_flags() -> None:
     """Defines the command's flags."""
     config_file.define_flag()
-    cli.define_path("workdir", "The run's folder, made if need be.")
+    cli.define_path("workdir", "The run's folder; made if it does not exist.")
     flags.DEFINE_bool("profile", False, "Writes a trace of some steps to DIR/profile.")
     flags.DEFINE_bool(
         "multihost", False, "Joins the other processes of the run before training."

@@ -1,1 +1,1 @@
-"""Figures, calibration and the report of a trained run."""
+"""The metrics and figures of a trained run's test images."""

@@ -11,7 +11,7 @@ from ast_jax.files import UniqueNames, whole
 def write_maps(folder: Path, evaluation: Evaluation) -> None:
     """Writes FOLDER/<category>/test/<defect>/<id>.tiff for every test image.
 
-    Each is float32 and has its image's own size.
+    Each map is float32 and has the size of its image.
 
     Raises:
       UserError: the folder cannot be written.

@@ -1,7 +1,7 @@
-"""Metrics of a test set at image and pixel level, exact, with ties as scikit-learn.
+"""Metrics of a test set at image and pixel level: exact, with scikit-learn's ties.
 
-Each is None where it does not exist: without defects, or without anything good. Pixel
-metrics read the maps one by one, so a test set of full-size images fits in memory.
+A metric is None if there are no defects or nothing good. Pixel metrics read the maps
+one by one, so a test set of full-size images fits in memory.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,10 +24,10 @@ from ast_jax.evaluation.region_overlap import (
 )
 
 FPR_LIMITS = (0.3, 0.1, 0.05, 0.01)
-"""False positive rates up to which AU-PRO is integrated."""
+"""AU-PRO is integrated up to these false positive rates."""
 
 SPRO_LIMITS = (1.0, *FPR_LIMITS)
-"""Those of AU-sPRO, as in MVTec LOCO's script."""
+"""AU-sPRO is integrated up to these, as in MVTec LOCO's script."""
 
 _SAMPLED_LIMIT = 0.01
 _PIXEL_KEYS = (
@@ -43,7 +43,7 @@ def image_auroc(
 ) -> float | None:
     """Area under the ROC curve; `labels` is True for defective images.
 
-    None where all images are good or all are defective.
+    None if all images are good or all are defective.
     """
     return float(roc_auc_score(labels, scores)) if _both_occur(labels) else None
 
@@ -62,8 +62,8 @@ def image_f1_max(
 ) -> float | None:
     """The best F1 over all thresholds; None as for `image_auroc`.
 
-    The threshold is chosen on the very images it is measured on: a benchmark's figure,
-    not one that a line can expect.
+    The threshold is chosen on the test images themselves. Benchmarks print this figure;
+    a production line cannot expect it.
     """
     if not _both_occur(labels):
         return None
@@ -98,8 +98,8 @@ def pixel_metrics(
       `pixel_auroc`, `pixel_ap`, `pixel_f1_max`; `au_pro_0.3`, `au_pro_0.1`,
       `au_pro_0.05`, `au_pro_0.01` at exact thresholds over 8-connected regions; and
       `au_pro_0.01_100_thresholds`, the approximation of papers that follow MVTec
-      3D-AD's script (`region_overlap.area_under_pro_sampled`). All None where no pixel
-      is defective, or every pixel is.
+      3D-AD's script (`region_overlap.area_under_pro_sampled`). All are None if no pixel
+      or every pixel is defective.
 
     Raises:
       ValueError: as in `region_overlap.scores_by_component`.
@@ -120,18 +120,18 @@ def spro_metrics(
     masks: Iterable[Sequence[Bool[np.ndarray, "_h _w"]]],
     saturations: Iterable[Sequence[float]],
 ) -> dict[str, float | None]:
-    """AU-sPRO of MVTec LOCO, whose defects are found before they are fully covered.
+    """AU-sPRO of MVTec LOCO, where a partly covered defect can count as found.
 
-    Logical and structural defects are two calls, each with the good images.
+    Call it once for logical and once for structural defects, each with the good images.
 
     Args:
       maps: score maps, as in `pixel_metrics`.
-      masks: for each map one mask a defect; empty for a good image.
+      masks: for each map one mask per defect; empty for a good image.
       saturations: for each mask its saturation area in pixels.
 
     Returns:
       `au_spro_1.0`, `au_spro_0.3`, `au_spro_0.1`, `au_spro_0.05`, `au_spro_0.01`. All
-      None where no pixel is defective, or every pixel is.
+      are None if no pixel or every pixel is defective.
 
     Raises:
       ValueError: as in `region_overlap.scores_by_defect`.
@@ -148,10 +148,10 @@ def _both_occur(labels: Bool[np.ndarray, " n"]) -> bool:
 
 
 def _detection(scores: PixelScores) -> tuple[float, float, float]:
-    """AUROC, average precision and best F1 of the pixels, from defect scores alone.
+    """AUROC, average precision and best F1 of the pixels.
 
-    Between two scores of defect pixels recall stands still, so precision and F1 are
-    best, and recall changes, at those scores only.
+    Recall changes only at the scores of defect pixels, and precision and F1 are highest
+    there, so these scores are the only thresholds that count.
     """
     thresholds, counts = np.unique(np.concatenate(scores.regions), return_counts=True)
     before, after = false_positive_rates(scores.good, thresholds)

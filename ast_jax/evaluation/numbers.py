@@ -1,8 +1,8 @@
-"""Scores a run's test images and computes the figures of `results.json`.
+"""Computes the figures of `results.json` from the scores of test images.
 
-Image scores follow the paper's protocol (section 4.2.4): the maximum of the map where a
-foreground mask exists, else its mean. Pixel figures are at each image's own resolution,
-and once more at the authors' (docs/method.md "Score and metrics").
+Image scores follow the paper's protocol (section 4.2.4): the maximum of the map if a
+foreground mask exists, else its mean. Pixel figures are at each image's own resolution;
+one more is at the authors' (docs/method.md "Score and metrics").
 """
 
 import collections
@@ -34,7 +34,7 @@ def image_figures(labels: Bool[np.ndarray, " n"], scores: Scores) -> Metrics:
 def pixel_figures(parts: Parts, scores: Scores) -> Metrics:
     """Pixel metrics at each image's own resolution, and `pixel_auroc_192`.
 
-    Parts without ground truth are left out.
+    Leaves out parts without ground truth.
     """
     fine = 8 * scores.maps.shape[1]
     figures = pixel_metrics(
@@ -57,11 +57,10 @@ def pixel_figures(parts: Parts, scores: Scores) -> Metrics:
 def kind_figures(parts: Parts, scores: Scores) -> Metrics:
     """Image AUROC and AU-sPRO of one kind of defects and the good images.
 
-    As MVTec LOCO's script has them, whose image score is `image_auroc_max`'s.
+    As in MVTec LOCO's script, whose image AUROC is our `image_auroc_max`.
     """
-    labels = _labels(parts)
-    of_images = image_figures(labels, scores)
-    of_pixels = spro_metrics(
+    images = image_figures(_labels(parts), scores)
+    pixels = spro_metrics(
         *_in_step(
             parts,
             lambda index, part: scores.map_at(index, part.size),
@@ -69,25 +68,25 @@ def kind_figures(parts: Parts, scores: Scores) -> Metrics:
             lambda index, part: part.saturations,
         )
     )
-    aurocs = {k: value for k, value in of_images.items() if "auroc" in k}
-    return {**aurocs, **of_pixels}
+    aurocs = {name: value for name, value in images.items() if "auroc" in name}
+    return {**aurocs, **pixels}
 
 
 def missing_reasons(parts: Parts, figures: Metrics) -> dict[str, str]:
-    """Why a metric is null, by its name."""
+    """The reason for each metric that is null, by its name."""
     labels = _labels(parts)
-    of_images = "the test set has no good image"
-    of_pixels = "the defective test images have no ground truth"
+    image_reason = "the test set has no good image"
+    pixel_reason = "the defective test images have no ground truth"
     if not labels.size:
-        of_images = of_pixels = "there are no test images"
+        image_reason = pixel_reason = "there are no test images"
     elif not labels.any():
-        of_images = of_pixels = "the test set has no defective image"
+        image_reason = pixel_reason = "the test set has no defective image"
     elif None in figures.values() and any(
         part.masks for part in parts.subset(np.flatnonzero(labels))
     ):
-        of_pixels = "the masks of the defective test images mark no pixel"
+        pixel_reason = "the masks of the defective test images mark no pixel"
     return {
-        name: of_images if name.startswith("image_") else of_pixels
+        name: image_reason if name.startswith("image_") else pixel_reason
         for name, value in figures.items()
         if value is None
     }
@@ -115,13 +114,13 @@ def figures(
     Args:
       parts: its test images.
       scores: of one network.
-      kinds: short name → defect type, of what is measured apart (MVTec LOCO). Then
-        `image_auroc…` and `au_spro_…` are the means over the kinds, whose own figures
-        have the short name behind; all others are of all images together.
+      kinds: short name → defect type, of types that are measured apart (MVTec LOCO).
+        Then `image_auroc…` and `au_spro_…` are the means over the kinds, and a kind's
+        own figures end in its short name. All other figures are of all images.
 
     Returns:
-      Metrics by name; under "reasons" why any of them is null, and under "notes" what
-      else is to be said. Both are absent where they would be empty.
+      Metrics by name. "reasons" has the reason for each null, and "notes" sentences
+      about images that are left out; both are absent if they are empty.
     """
     values = {
         **image_figures(_labels(parts), scores),
@@ -129,8 +128,8 @@ def figures(
     }
     reasons = missing_reasons(parts, values)
     if kinds:
-        of_kinds, why = _kinds_apart(parts, scores, kinds)
-        values |= of_kinds
+        apart, why = _kinds_apart(parts, scores, kinds)
+        values |= apart
         reasons = {k: why.get(k, reasons.get(k)) for k in values if values[k] is None}
     left_out = [] if values["pixel_auroc"] is None else notes(parts)
     return (
@@ -141,7 +140,7 @@ def figures(
 
 
 def mean_figures(many: list[dict]) -> dict:
-    """The mean of each figure over those that have it; null where none has."""
+    """The mean of each figure over those that have it; null if none has."""
     names = dict.fromkeys(
         name
         for figures in many
@@ -164,9 +163,9 @@ def _labels(parts: Parts) -> Bool[np.ndarray, " n"]:
 def _in_step(
     parts: Parts, *functions: Callable[[int, Part], Any]
 ) -> list[Iterator[Any]]:
-    """What each function makes of the parts with ground truth and their indices.
+    """The results of each function for the parts with ground truth, as iterators.
 
-    The iterators are read in step, so that each part is decoded once and none is kept.
+    Read the iterators in step, so that each part is decoded once and none is kept.
     """
     pairs = ((index, parts[index]) for index in range(len(parts)))
     known = (pair for pair in pairs if pair[1].masks is not None)
@@ -177,7 +176,7 @@ def _in_step(
 def _kinds_apart(
     parts: Parts, scores: Scores, kinds: Mapping[str, str]
 ) -> tuple[Metrics, dict[str, str]]:
-    """The figures of each kind and their means, and why any of them is null."""
+    """The figures of each kind and their means, and the reason for each null."""
     values: Metrics = {}
     reasons: dict[str, str] = {}
     for kind, defect in kinds.items():

@@ -1,6 +1,7 @@
-"""The paper's figures, to set beside ours (Rudolph et al. 2023, tables 1, 2 and 4).
+"""The paper's figures, which reports show beside ours.
 
-Image AUROC of AST with EfficientNet-B5 at 768 pixels, in per cent as printed.
+Rudolph et al. 2023, tables 1, 2 and 4: image AUROC of AST with EfficientNet-B5 at 768
+pixels, in per cent as printed.
 """
 
 _3D_CATEGORIES = (
@@ -51,7 +52,7 @@ _IMAGE_AUROC = {
     },
 }
 
-# (data set, mode) → the means that are published: the paper's own for MVTec's sets,
+# (data set, mode) → the published means: the paper's own for MVTec's first two sets,
 # others' measurements of AST for the rest. docs/method.md "Numbers to meet".
 _MEAN = {
     ("mvtec_3d_ad", "rgb"): {"image_auroc": 0.880},
@@ -69,9 +70,9 @@ _MEAN = {
 
 
 def published(dataset: str, mode: str) -> dict:
-    """Returns {"categories": …, "mean": …} as in `results.json`, fractions.
+    """Returns {"categories": …, "mean": …} as in `results.json`, as fractions.
 
-    Empty where nothing is published for the data set and mode.
+    Both are empty if nothing is published for the data set and mode.
     """
     rows = _IMAGE_AUROC.get((dataset, mode), {})
     return {

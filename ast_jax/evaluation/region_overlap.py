@@ -1,13 +1,13 @@
 """Area under the (saturated) per-region-overlap curve, exact at every threshold.
 
-PRO is the mean share of each defect region that a threshold marks (Bergmann et al.,
-IJCV 2021, section 5.1); sPRO counts a region as found once its saturation area is
-marked (Bergmann et al., IJCV 2022, section 4.2). Both are drawn over the false positive
-rate (FPR) of the good pixels and integrated up to a limit, as MVTec's scripts do.
+PRO is the mean fraction of each defect region that a threshold marks (Bergmann et al.,
+IJCV 2021, section 5.1). sPRO counts a region as found once its saturation area is
+marked (Bergmann et al., IJCV 2022, section 4.2). Both are functions of the false
+positive rate (FPR) of the good pixels, integrated up to a limit, as in MVTec's scripts.
 
-No curve is built. A region's pixel is marked as soon as the threshold falls to its
-score, from the FPR at that score to the limit: its part of the area is the limit minus
-that FPR. So sorted good scores and two binary searches a defect pixel give the area.
+The area needs no curve. A region's pixel is marked from the FPR at its own score up to
+the limit, so its part of the area is the limit minus that FPR. Sorted good scores and
+two binary searches for each defect pixel give the area.
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ from ast_jax.inference.regions import EIGHT_CONNECTED
 
 @dataclasses.dataclass(frozen=True)
 class PixelScores:
-    """The scores of a test set's pixels: all that pixel metrics need of it.
+    """The scores of a test set's pixels, sorted for pixel metrics.
 
     Attributes:
       good: scores of the pixels outside every defect, ascending.
       regions: for each defect region the scores of its pixels, ascending.
-      saturations: for each region the number of marked pixels that counts as found; the
-        region's size for plain PRO.
+      saturations: for each region the number of marked pixels from which it counts as
+        found; the region's size for plain PRO.
     """
 
     good: Float32[np.ndarray, " good"]
@@ -37,7 +37,7 @@ class PixelScores:
 
     @property
     def comparable(self) -> bool:
-        """Whether there are both good pixels and defects, so that metrics exist."""
+        """Whether there are good pixels and defects, so that metrics exist."""
         return bool(self.good.size and self.regions)
 
 
@@ -48,13 +48,13 @@ def scores_by_component(
     """Sorts the pixels of a test set by region: each 8-connected part of a mask.
 
     Args:
-      maps: score maps, higher is more anomalous; sizes may differ, and a generator
-        keeps memory at one map beside the four bytes a pixel that are kept.
+      maps: score maps, higher is more anomalous; sizes may differ. With a generator
+        only one map is in memory, beside four bytes per pixel for the result.
       masks: ground truth of each map, in its size; all False for a good part.
 
     Raises:
-      ValueError: different numbers of maps and masks, sizes that differ, or a score
-        that is not finite.
+      ValueError: the numbers of maps and masks differ, or the sizes of a map and its
+        mask, or a score is not finite.
     """
     good, regions = [], []
     for score_map, mask in zip(maps, masks, strict=True):
@@ -75,13 +75,12 @@ def scores_by_defect(
 
     Args:
       maps: score maps, as in `scores_by_component`.
-      masks: for each map one mask a defect; empty for a good part. They may overlap; a
-        mask without a pixel is no region.
+      masks: for each map one mask per defect; empty for a good part. Masks may overlap;
+        an empty mask is no region.
       saturations: for each mask its saturation area in pixels (`saturation_area`).
 
     Raises:
-      ValueError: as in `scores_by_component`, or a saturation area that is not
-        positive.
+      ValueError: as in `scores_by_component`, or a saturation area is not positive.
     """
     good, regions, areas = [], [], []
     for score_map, defects, limits in zip(maps, masks, saturations, strict=True):
@@ -110,7 +109,7 @@ def area_under_pro(
       limits: false positive rates in (0, 1].
 
     Returns:
-      One value in [0, 1] a limit, the mean over all regions.
+      One value in [0, 1] for each limit, the mean over all regions.
     """
     bounds = np.asarray(limits, np.float64)
     total = np.zeros(bounds.size)
@@ -125,12 +124,12 @@ def area_under_pro(
 def area_under_pro_sampled(
     scores: PixelScores, limit: float, *, thresholds: int = 100
 ) -> float:
-    """`area_under_pro` as MVTec 3D-AD's script approximates it, without saturation.
+    """`area_under_pro` in the approximation of MVTec 3D-AD's script; no saturation.
 
-    The curve is sampled at thresholds that are equidistant *ranks* of the good scores.
-    With the 100 that Back to the Feature (Horwitz & Hoshen, 2022) and its successors
-    kept, a single sample lies below a limit of 0.01, so what those papers report there
-    is coarse: comparable with each other, not with the exact value.
+    The thresholds are equidistant *ranks* of the good scores. Back to the Feature
+    (Horwitz & Hoshen, 2022) and its successors use 100 thresholds. Then a limit of 0.01
+    has a single sample below it, so these papers' figures are coarse: comparable with
+    each other, but not with the exact value.
     """
     count = scores.good.size
     ranks = np.linspace(0, count - 1, thresholds, dtype=int)
@@ -148,7 +147,7 @@ def area_under_pro_sampled(
 def false_positive_rates(
     good: Float32[np.ndarray, " good"], thresholds: Float32[np.ndarray, " n"]
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """The shares of the ascending good scores above, and at or above, thresholds."""
+    """The fractions of ascending good scores above, and at or above, thresholds."""
     above = good.size - np.searchsorted(good, thresholds, side="right")
     at_or_above = good.size - np.searchsorted(good, thresholds, side="left")
     return above / good.size, at_or_above / good.size
@@ -166,7 +165,7 @@ def _marked_until(
 
 
 def _weights(size: int, saturation: float) -> Float[np.ndarray, " size"]:
-    """Weights of ascending pixels: the `saturation` highest share 1 equally."""
+    """Weights of ascending pixels: the `saturation` highest ones, equal, with sum 1."""
     descending = np.clip(saturation - np.arange(size), 0, 1) / saturation
     return descending[::-1]
 
@@ -205,7 +204,7 @@ def _union(
 def _ascending(
     pieces: list[Float32[np.ndarray, " _size"]],
 ) -> Float32[np.ndarray, " total"]:
-    """All pieces in one sorted array; empties the list, to hold them only once more."""
+    """Joins all pieces in one sorted array; empties the list to save memory."""
     joined = np.concatenate([np.empty(0, np.float32), *pieces])
     pieces.clear()
     joined.sort()

@@ -23,14 +23,14 @@ class Evaluation:
     """One category's scores and figures.
 
     Attributes:
-      name: the category's.
-      parts: its test images; maybe none.
+      name: of the category.
+      parts: its test images; may be empty.
       scores: network → the test images' scores; with several seeds the ensemble's.
-      figures: network → the figures that stand in `results.json`.
-      calibration: from held-out good images; None without any.
-      oddest: the good parts that it finds oddest; None where not looked for.
-      splits: split → a line on what it has, and which files were ignored.
-      left_out: those images, and their scores.
+      figures: network → figures, as in `results.json`.
+      calibration: from left-out good images; None without any.
+      oddest: the good parts with the highest scores, or None.
+      splits: split → a line about its parts and the ignored files.
+      left_out: the good images that training left out, and their scores.
     """
 
     name: str
@@ -58,8 +58,8 @@ def evaluate_scores(
 
     Args:
       parts: the test images; without any there are no figures.
-      scores: theirs.
-      kinds: defect type → kind, of a data set whose figures are told apart by it.
+      scores: of the test images.
+      kinds: short name → defect type, of types that are measured apart.
     """
     return {
         name: _figures_of_seeds(
@@ -76,7 +76,7 @@ def _figures_of_seeds(
     network: str,
     kinds: Mapping[str, str] = numbers.NO_KINDS,
 ) -> dict[str, Any]:
-    """One seed's figures; of several their mean, beside std, seeds and ensemble."""
+    """One seed's figures; for several seeds the mean, with std, seeds and ensemble."""
     seeds = {
         seed: numbers.figures(parts, scores[network], kinds)
         for seed, scores in by_seed.items()
@@ -87,20 +87,20 @@ def _figures_of_seeds(
 
 
 def summary(seeds: dict[str, dict]) -> dict[str, Any]:
-    """Mean figures of several seeds, their deviation (n − 1) and every seed's own."""
+    """Mean figures of several seeds, their deviation (n − 1), and every seed's own."""
     mean = numbers.mean_figures(list(seeds.values()))
     std = {
         name: float(np.std([figures[name] for figures in seeds.values()], ddof=1))
         for name, value in mean.items()
         if value is not None
     }
-    first = next(iter(seeds.values()))  # they were all scored on the same images
-    said = {key: first[key] for key in ("reasons", "notes") if key in first}
-    return {**mean, "std": std, "seeds": seeds, **said}
+    first = next(iter(seeds.values()))  # all seeds have scored the same images
+    texts = {key: first[key] for key in ("reasons", "notes") if key in first}
+    return {**mean, "std": std, "seeds": seeds, **texts}
 
 
 def results_tree(config: ConfigDict, evaluations: list[Evaluation]) -> dict[str, Any]:
-    """What `results.json` holds: fractions, and null where a metric does not exist."""
+    """The tree of `results.json`: fractions, and null for metrics that do not exist."""
 
     def tree(network: str) -> dict[str, Any]:
         categories = {

@@ -1,1 +1,1 @@
-"""Reading other programs' files and writing for them."""
+"""Reads other programs' files, and writes files for them."""

@@ -2,9 +2,9 @@
 
 python -m ast_jax.interop.compare --workdir=DIR --category=NAME --file=FILE
 
-Prints how far the scores are apart and how many decisions are equal; exit status 1 if a
-score differs by more than 1e-4 of its size (0.02 if train.dtype is bfloat16), or a
-decision at all. To run FILE.onnx takes onnxruntime.
+Prints the largest difference of scores and the number of equal decisions. The exit
+status is 1 if a score differs by more than 1e-4 of its size (0.02 if train.dtype is
+bfloat16), or if any decision differs. FILE.onnx needs onnxruntime.
 """
 
 import dataclasses
@@ -28,15 +28,15 @@ Arrays = dict[str, Shaped[np.ndarray, "b ..."]]
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """How an exported file answers beside its detector.
+    """The differences between an exported file and its detector.
 
     Attributes:
-      parts: how many were scored by both.
-      score: the largest difference of a score, relative to the detector's, or to 1
-        where that is less.
+      parts: the number of parts that both have scored.
+      score: the largest difference of a score, relative to the detector's score or to
+        1, whichever is larger.
       map: the largest difference of a map's value, relative to the map's largest.
-      decisions: how many decisions differ; None without a threshold.
-      tolerance: how large `score` may be; the detector and the file round differently.
+      decisions: the number of different decisions; None without a threshold.
+      tolerance: the largest allowed `score`; detector and file round differently.
     """
 
     parts: int
@@ -47,11 +47,11 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether the file may stand in for the detector."""
+        """Whether the file may replace the detector."""
         return self.score <= self.tolerance and not self.decisions
 
     def __str__(self) -> str:
-        """One line for people."""
+        """Returns the comparison as one line."""
         decisions = "there is no threshold"
         if self.decisions is not None:
             decisions = f"{self.parts - self.decisions} of {self.parts} decisions equal"
@@ -62,10 +62,10 @@ class Comparison:
 
 
 def load_function(path: Path) -> Callable[[Arrays], Arrays]:
-    """The function in an exported file.
+    """Reads the function in an exported file.
 
     Raises:
-      UserError: it cannot be read, or onnxruntime is not installed.
+      UserError: the file cannot be read, or onnxruntime is not installed.
     """
     try:
         content = path.read_bytes()
@@ -77,7 +77,7 @@ def load_function(path: Path) -> Callable[[Arrays], Arrays]:
         raise UserError(
             f"{path}: needs {error.name} (pip install 'ast-jax[onnx]')."
         ) from error
-    except Exception as error:  # each reader raises whatever it meets
+    except Exception as error:  # the readers raise many types
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"{path}: no exported detector ({reason[:120]}).") from error
 
@@ -100,7 +100,7 @@ def _onnx(content: bytes) -> Callable[[Arrays], Arrays]:
 def compare(
     detector: Detector, function: Callable[[Arrays], Arrays], parts: Sequence
 ) -> Comparison:
-    """Scores every part, decoded or of a data set, by both."""
+    """Scores every part by both, and compares."""
     if not len(parts):
         raise UserError("the data set has no test images to compare on; add test/.")
     pixels = ((part.image, part.z) for part in parts)
@@ -114,7 +114,7 @@ def compare(
         arrays = detector.preprocess(part)
         inputs = {name: array[None] for name, array in arrays.items()}
         outputs = function(inputs)
-        # An ensemble's scores are in deviations and may be about 0.
+        # An ensemble's scores are standardised and may be close to 0.
         scale = max(abs(prediction.score), 1.0)
         scores.append(abs(outputs["score"][0] - prediction.score) / scale)
         distance = np.abs(outputs["map"][0] - prediction.fine).max()
@@ -139,7 +139,7 @@ def _define_flags() -> None:
 
 
 def main() -> None:
-    """Compares what the flags name."""
+    """Compares the detector and the file that the flags name."""
     values = flags.FLAGS
     function = load_function(Path(values.file))
     detector = Detector.load(values.workdir, values.category)

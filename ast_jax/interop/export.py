@@ -2,12 +2,12 @@
 
 ast-export --workdir=DIR --category=NAME --output=FILE
 
-The file is StableHLO as `jax.export` writes it, for CPU, CUDA and TPU and any batch; to
-run it takes jax and flatbuffers alone. A FILE.onnx is ONNX instead. FILE.json is the
-card: inputs, outputs and what they mean. docs/interop.md shows both in use.
+The file is StableHLO of `jax.export`, for CPU, CUDA and TPU and any batch. To run, it
+needs only jax and flatbuffers. A FILE.onnx is ONNX instead. FILE.json is the card: inputs,
+outputs and their meaning. docs/interop.md shows both in use.
 """
 
-if __name__ == "__main__":  # before the imports, during which Ctrl-C has to work too
+if __name__ == "__main__":  # before the imports, so that Ctrl-C works during them
     import sys
 
     from ast_jax.commands.start import export
@@ -43,15 +43,15 @@ _BACKBONE_LICENCE = (
 
 
 def export(detector: Detector, output: Path) -> dict[str, Any]:
-    """Writes the file and its card, both whole or not at all; returns the card.
+    """Writes the file and its card; returns the card.
 
     Args:
-      detector: what to export.
+      detector: the detector.
       output: the file; ONNX if it ends in `.onnx`, else StableHLO.
 
     Raises:
-      UserError: the folder cannot be written, or ONNX has no counterpart for the
-        detector or is not installed.
+      UserError: the folder cannot be written, or ONNX cannot hold the detector or is
+        not installed.
     """
     output = Path(output).absolute()
     if output.is_dir():
@@ -76,12 +76,12 @@ def export(detector: Detector, output: Path) -> dict[str, Any]:
 
 
 def whole(detector: Detector) -> Callable[[Arrays], Arrays]:
-    """`Detector.function` with its arrays inside, and the calibration's verdict.
+    """`Detector.function` with its arrays and the calibration inside.
 
-    Beside score, map and maximum it returns, if the detector is calibrated, "p_value"
-    [b] and "anomalous" [b], as `Calibration` defines them.
+    If the detector is calibrated, the function also returns "p_value" [b] and
+    "anomalous" [b], as `Calibration` defines them.
     """
-    # On one device, wherever the detector's own are.
+    # On one device; the detector's own arrays may be on several.
     variables = jax.tree.map(jnp.asarray, jax.device_get(detector.variables))
     calibration = detector.calibration
 
@@ -97,7 +97,7 @@ def whole(detector: Detector) -> Callable[[Arrays], Arrays]:
 def _verdict(calibration: Calibration, outputs: Arrays) -> Arrays:
     """P-value and decision, as `Calibration` defines them.
 
-    Exact: scores are float32, and so were those that became the calibration.
+    They are exact, because the scores of the calibration were float32 too.
     """
     score, n = outputs["score"], len(calibration.scores)
     if not calibration.is_cross:
@@ -134,7 +134,7 @@ def _onnx(
 
 
 def model_card(detector: Detector) -> dict[str, Any]:
-    """What the file's user has to know, as JSON can hold it."""
+    """The facts that the file's user needs, as a tree for JSON."""
     config, calibration = detector.config, detector.calibration
     scale = detector.colour_scale
     return {
@@ -212,7 +212,7 @@ def _outputs(detector: Detector) -> dict[str, str]:
 
 
 def _licences(detector: Detector) -> dict[str, str | None]:
-    """Whose terms hold for what is inside: the weights, and the data they learned."""
+    """The licences of the code, the weights and their training data."""
     config = detector.config
     data = builder_class(config.dataset.name)
     name = config.backbone.name

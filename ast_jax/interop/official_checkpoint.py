@@ -101,7 +101,7 @@ def import_pair(
 
 
 def _check(config: ConfigDict) -> None:
-    """What the configuration cannot have, before any file is opened."""
+    """Checks the configuration before any file is opened."""
     validate(config)
     if config.calibration.fraction:
         raise UserError(
@@ -134,10 +134,10 @@ def _sizes(config: ConfigDict) -> dict[str, int]:
 def _fitted(
     states: Mapping[str, StateDict], config: ConfigDict, files: Mapping[str, Path]
 ) -> dict[str, dict]:
-    """Both networks' variables, in the shapes that the configuration makes.
+    """Both networks' variables, in the shapes of the configuration.
 
     Raises:
-      UserError: they have others; the line names file and tensor.
+      UserError: a shape differs; the line names file and tensor.
     """
     size = _sizes(config)
     variables = {}
@@ -148,7 +148,7 @@ def _fitted(
             raise UserError(f"{files[name]}: {error}") from error
         template = state_template(create(config, **size), config, **size).variables
         ours, expected = flatten_dict(variables[name]), flatten_dict(template)
-        # Kernels first: they tell most.
+        # Kernels first, because an error about a kernel helps most.
         for path, leaf in sorted(expected.items(), key=lambda item: -item[1].ndim):
             if ours[path].shape != leaf.shape:
                 raise UserError(
@@ -170,9 +170,9 @@ def _variables(state: StateDict, network: str, config: ConfigDict) -> dict[str, 
 
 @contextlib.contextmanager
 def _joining(directory: Path, config: ConfigDict) -> Iterator[Run]:
-    """A run in a temporary folder beside `directory`, which is held if it is a run.
+    """Makes a run in a temporary folder beside `directory`; locks a run that exists.
 
-    Its categories are those of the run at `directory` and the configuration's.
+    Its categories are those of the existing run and the configuration's.
     """
     with contextlib.ExitStack() as stack:
         config = config.copy_and_resolve_references()
@@ -181,7 +181,7 @@ def _joining(directory: Path, config: ConfigDict) -> Iterator[Run]:
             stack.enter_context(existing.locked())
             new, old = (c.dataset.categories for c in (config, existing.config))
             config.dataset.categories = old
-            Run.create(directory, config)  # refuses another configuration
+            Run.create(directory, config)  # raises if the configuration differs
             config.dataset.categories = old and old + new  # empty: all
         try:
             directory.parent.mkdir(parents=True, exist_ok=True)
@@ -221,7 +221,7 @@ def _write_pair(
 
 
 def _move(run: Run, directory: Path, category: str) -> None:
-    """Puts a finished category, then the configuration that names it, in place."""
+    """Moves a finished category to the run, then the configuration that names it."""
     directory.mkdir(exist_ok=True)
     (run.directory / category).replace(directory / category)
     (run.directory / "config.json").replace(directory / "config.json")

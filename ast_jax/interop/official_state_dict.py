@@ -1,7 +1,7 @@
-"""The authors' PyTorch state dicts as our networks' parameters.
+"""Converts the authors' PyTorch state dicts to our networks' parameters.
 
-Their teacher is a list of modules, inputs and permutations among them. Permutations are
-not in the state dict: number k is drawn with seed k, as `Teacher` does.
+Their teacher is a list of modules, which includes inputs and permutations. Permutations
+are not in the state dict: number k is drawn with seed k, as in `Teacher`.
 """
 
 import re
@@ -26,7 +26,7 @@ def teacher_params(state: StateDict, blocks: int = 4, *, gamma: bool = True) -> 
       gamma: whether the conditioners have their factor γ.
 
     Raises:
-      UserError: a tensor is missing, has no place, or is not finite.
+      UserError: a tensor is missing, unknown, or not finite.
     """
     found = (re.match(r"module_list\.(\d+)\.", name) for name in state)
     modules = sorted({int(match[1]) for match in found if match})
@@ -49,10 +49,10 @@ def teacher_params(state: StateDict, blocks: int = 4, *, gamma: bool = True) -> 
 def student_variables(state: StateDict, blocks: int = 4) -> dict[str, dict]:
     """Returns our student's `params` and `batch_stats` from the authors' state dict.
 
-    Their student carries a `gamma` that nothing uses.
+    Ignores the unused `gamma` of their student.
 
     Raises:
-      UserError: a tensor is missing, has no place, or is not finite.
+      UserError: a tensor is missing, unknown, or not finite.
     """
     names: Names = {}
     for conv in ("conv1", "conv2"):
@@ -76,7 +76,7 @@ def _conv(path: tuple[str, ...], name: str) -> Names:
 
 
 def _renamed(state: StateDict, names: Names, network: str) -> dict:
-    """Every tensor at its place, kernels HWIO; none is missing and none left over."""
+    """Renames all tensors, with kernels HWIO; none may be missing or left over."""
     missing = [name for name in names.values() if name not in state]
     if missing:
         raise UserError(
@@ -101,6 +101,6 @@ def _renamed(state: StateDict, names: Names, network: str) -> dict:
 
 
 def _ours(tensor: np.ndarray) -> Float[np.ndarray, "..."]:
-    """In float32; a kernel OIHW becomes HWIO."""
+    """Converts to float32, and a kernel from OIHW to HWIO."""
     tensor = tensor.astype(np.float32)
     return np.transpose(tensor, (2, 3, 1, 0)) if tensor.ndim == 4 else tensor
