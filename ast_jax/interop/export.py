@@ -3,8 +3,8 @@
 ast-export --workdir=DIR --category=NAME --output=FILE
 
 The file is StableHLO of `jax.export`, for CPU, CUDA and TPU and any batch. To run, it
-needs only jax and flatbuffers. A FILE.onnx is ONNX instead. FILE.json is the card: inputs,
-outputs and their meaning. docs/interop.md shows both in use.
+needs only jax and flatbuffers. A FILE.onnx is ONNX instead. FILE.json is the card with
+inputs, outputs and their meaning. docs/interop.md shows both in use.
 """
 
 if __name__ == "__main__":  # before the imports, so that Ctrl-C works during them
