@@ -26,7 +26,7 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a name when it is asked for: a command's flags need no JAX."""
+    """Imports a name on its first use, so that a command's flags need no JAX."""
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _PLACES[name]

@@ -1,4 +1,4 @@
-"""What a program or a notebook calls: `fit`, `train` and `evaluate`.
+"""The functions for programs and notebooks: `fit`, `train` and `evaluate`.
 
 They are the commands without flags: each makes a configuration and calls the pipeline.
 """
@@ -40,19 +40,19 @@ def fit(
 ) -> Detector:
     """Learns from good parts: trains, calibrates on held-out ones, loads the detector.
 
-    What is in `workdir` already is continued, or only loaded if it is finished.
+    Continues a run in `workdir`; a finished one is only loaded.
 
     Args:
-      source: a folder as docs/data.md lays it out (`good/` at least) or a manifest; or
-        good parts: a sequence of files, of Pillow images, or of arrays [h,w], [h,w,3]
-        or [h,w,4] of 8 or 16 bits, such as one array [n,h,w,3].
-      xyz: the point cloud of each part, beside a sequence or instead of it: files, or
+      source: a folder in the layout of docs/data.md (at least `good/`) or a manifest;
+        or good parts: a sequence of files, of Pillow images, or of arrays [h,w],
+        [h,w,3] or [h,w,4] of 8 or 16 bits, such as one array [n,h,w,3].
+      xyz: the point cloud of each part, with a sequence or instead of it: files, or
         arrays [h,w,3] or [h,w] in metres (floats) or millimetres (integers).
-      workdir: the run's folder, where the report is too. By default a temporary one,
-        which goes at the end of the program.
-      mode: rgb, 3d or rgb3d. By default a sequence's is what it holds, and a folder's
-        the configuration's.
-      alpha: `calibration.alpha`, the false-alarm rate asked for.
+      workdir: the run's folder, with the report. By default a temporary folder, which
+        is deleted at the end of the program.
+      mode: rgb, 3d or rgb3d. By default it follows a sequence's content, or is the
+        configuration's for a folder.
+      alpha: `calibration.alpha`, the wanted false-alarm rate.
       calibration: `calibration.method`, split, cross or auto.
       epochs: of each network.
       seeds: `train.seeds`; several make an ensemble.
@@ -63,7 +63,7 @@ def fit(
         path of a configuration file.
 
     Raises:
-      UserError: the parts, the configuration or the run's folder are not usable.
+      UserError: the parts, the configuration or the run's folder cannot be used.
     """
     if workdir is None:
         workdir = tempfile.mkdtemp(prefix="ast_jax.")
@@ -99,15 +99,15 @@ def fit(
 def train(
     config: Configuration, workdir: str | os.PathLike, *, profile: bool = False
 ) -> Run:
-    """Trains every category and seed of a configuration; `evaluate` comes after.
+    """Trains every category and seed of a configuration; call `evaluate` after it.
 
     Args:
       config: a configuration, a shipped name, or the path of a configuration file.
-      workdir: the run's folder; a run that stands there is continued.
+      workdir: the run's folder; a run there is continued.
       profile: whether to write a trace of some steps to its subfolder `profile`.
 
     Raises:
-      UserError: the configuration, the data or the folder are not usable.
+      UserError: the configuration, the data or the folder cannot be used.
     """
     return pipeline.train(_configuration(config), workdir, profile=profile)
 
@@ -124,13 +124,13 @@ def evaluate(
 
     Args:
       run: a run, or its folder.
-      dataset_root: where the data set lies now, if it was moved.
+      dataset_root: the data set's new folder, if it was moved.
       save_maps: whether to write every test image's score map below DIR/maps.
       recalibrate: whether to take a new threshold, from the images as they are now.
-      backbone_weights: where the backbone's file lies now, if it was moved.
+      backbone_weights: the new path of the backbone's file, if it was moved.
 
     Returns:
-      What is in `results.json`.
+      The tree of `results.json`.
 
     Raises:
       UserError: there is no such run, or its data or checkpoints are damaged.
@@ -146,7 +146,7 @@ def evaluate(
 
 
 def _configuration(config: Configuration) -> ConfigDict:
-    """A copy of the configuration, or what a name or path stands for."""
+    """A copy of a configuration, which may be given by its name or path."""
     if not isinstance(config, ConfigDict):
         config = config_file.load(str(config))
     if "variants" in config:
@@ -159,7 +159,7 @@ def _root(
     xyz: Sequences | None,
     workdir: Path,
 ) -> tuple[Path, str | None]:
-    """The folder to learn from, made of parts if need be, and the mode they have."""
+    """The folder to learn from, and the mode of parts; writes parts to a folder."""
     if isinstance(source, str | os.PathLike):
         if xyz is not None:
             raise UserError(

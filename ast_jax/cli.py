@@ -1,4 +1,4 @@
-"""What the commands share: flags, logging, and one line for a user's mistake."""
+"""The common part of all commands: flags, logging, one line for a user's mistake."""
 
 import os
 import sys
@@ -21,7 +21,7 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
     """Runs a command: parses flags, logs to standard error, exits 1 on a UserError.
 
     Args:
-      main: the command; the docstring of its module is what `--help` prints.
+      main: the command; `--help` prints the docstring of its module.
       define_flags: defines the command's flags.
     """
     _define(define_flags, sys.modules[main.__module__].__doc__)
@@ -43,7 +43,7 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
 
 
 def _define(define_flags: Callable[[], None], help_text: str | None) -> None:
-    """Defines flags so that `--help` shows them, whichever script has been started."""
+    """Defines flags so that `--help` shows them in every script."""
     before = set(flags.FLAGS)
     define_flags()
     sys.modules["__main__"].__doc__ = help_text
@@ -52,7 +52,7 @@ def _define(define_flags: Callable[[], None], help_text: str | None) -> None:
 
 
 def define_path(name: str, help_text: str) -> None:
-    """Defines a flag that is a path, in which `~` is the home folder."""
+    """Defines a flag for a path, in which `~` is the home folder."""
     flags.DEFINE(_PathParser(), name, None, help_text)
 
 
@@ -60,7 +60,7 @@ def define_backbone_weights() -> None:
     """Defines the flag of every command that needs the backbone's weights."""
     define_path(
         "backbone_weights",
-        "The backbone's file of weights, where a run does not find it by itself.",
+        "The backbone's file of weights, if a run does not find it by itself.",
     )
 
 
@@ -70,19 +70,19 @@ class _PathParser(flags.ArgumentParser):
         return expanded(argument)
 
     def flag_type(self) -> str:
-        """Returns the word that `--helpxml` shows."""
+        """Returns the name of the type in `--helpxml`."""
         return "path"
 
 
 def keep_compiled() -> None:
     """Keeps compiled programs on disk for the next start.
 
-    What the user chose, in JAX's own variables, stays.
+    JAX's own environment variables, if the user has set them, take precedence.
     """
     import jax
 
     choices = {
-        # By default what compiles in under a second is left out: most of a start.
+        # JAX's default, 1 s, leaves out most programs of a start.
         "jax_persistent_cache_min_compile_time_secs": 0.1,
     }
     try:
@@ -96,9 +96,9 @@ def keep_compiled() -> None:
 
 
 def _is_ours(record: LogRecord) -> bool:
-    """Libraries that log through absl too are heard from warnings on.
+    """Passes our own records, and warnings of other libraries that use absl.
 
-    Except for Orbax, which logs as a traceback whatever it raises.
+    Orbax is left out, because it logs every error that it raises with a traceback.
     """
     if os.path.abspath(record.pathname).startswith(_OURS):
         return True
@@ -113,7 +113,7 @@ def fail(message: str, status: int = 1) -> None:
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
-    """As absl's, but a mistake in a flag or a configuration key is one line."""
+    """As absl's parser, with one line for a wrong flag or configuration key."""
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
@@ -126,7 +126,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 def _without_traceback(text: str) -> str:
-    """The first and the last line, between which ml_collections puts a traceback."""
+    """The first and the last line; ml_collections puts a traceback between them."""
     first, *rest = text.strip().splitlines()
     return f"{first} {rest[-1]}" if rest else first
 
@@ -139,5 +139,5 @@ def _first_lines(error: Exception) -> str:
 
 
 def plain(config: ConfigDict) -> ConfigDict:
-    """The flag's configuration as an ordinary one, without its flag machinery."""
+    """The configuration of a flag as an ordinary ConfigDict."""
     return ConfigDict(config.to_dict())

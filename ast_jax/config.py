@@ -1,7 +1,7 @@
 """Every configuration key with its default, and the checks on their values.
 
-The defaults are the authors' code on MVTec 3D-AD (docs/method.md "Optimiser and
-schedule"); a file in `configs/` changes what its benchmark needs.
+The defaults are those of the authors' code on MVTec 3D-AD (docs/method.md "Optimiser
+and schedule"). A file in `configs/` changes the keys that its benchmark needs.
 """
 
 import math
@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from ast_jax.errors import UserError
 from ast_jax.mode import Mode
 
-STRIDE = 32  # image pixels a position of the map, where no backbone says so
+STRIDE = 32  # image pixels per position of the map, without a backbone
 
 _CHOICES = {
     "mode": tuple(Mode),
@@ -46,7 +46,7 @@ _AT_LEAST_ONE = (
     "depth.dilation",
 )
 _LARGEST_SEED = 2**31 - 1
-# key → whether a value fits (NaN never does), and what would
+# key → (a test of values, which NaN fails; the text of the valid range)
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "calibration.folds": (lambda value: value >= 2, "at least 2"),
     "calibration.fraction": (lambda value: 0 <= value < 1, "in [0, 1)"),
@@ -78,7 +78,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 def default() -> ConfigDict:
     """Returns the configuration of the authors' code; `dataset.root` is empty.
 
-    It is locked: to set a key that does not exist is an error.
+    It is locked, so setting an unknown key is an error.
     """
     return ConfigDict(
         {
@@ -91,7 +91,7 @@ def default() -> ConfigDict:
                 "data_dir": "~/.cache/ast_jax",  # prepared data and features
                 "image_size": 768,  # pixels, a multiple of 32
                 "exclude": "",  # a file that names training pictures to leave out
-                "bit_depth": 0,  # that 16-bit images fill; 0: estimated in training
+                "bit_depth": 0,  # bits in use of 16-bit images; 0: estimated
                 "feature_dtype": "float32",  # of the feature cache; float16 halves it
                 "seed": 0,  # of the synthetic data set, and of elpv's split
                 "elpv": {"uncertain": False},  # test on probabilities 1/3 and 2/3 too
@@ -99,16 +99,16 @@ def default() -> ConfigDict:
             "depth": {
                 "input": "unshuffled",  # or normals, a picture for the backbone
                 "unit": "auto",  # or m, mm; auto: integers are mm, floats m
-                "missing": 0.0,  # what means "no depth" beside 0 and NaN, in files
+                "missing": 0.0,  # a value in files that means "no depth", beside 0, NaN
                 "foreground_distance": 7e-3,  # metres off the background plane
                 "fill_rounds": 3,  # pixels by which gaps are filled
-                "dilation": 8,  # pixels, of the foreground; 8 are a map's position
+                "dilation": 8,  # pixels, of the foreground; 8 per map position
             },
             "backbone": {
                 # timm's with its tag, tf_efficientnet_lite0.package (lite1, lite2),
-                # scattering, or auto: lite0 from its package on a CPU, else this one
+                # scattering, or auto: lite0 from its package on a CPU, else B5
                 "name": "tf_efficientnet_b5.aa_in1k",
-                "weights": "",  # .safetensors or .pth; empty: through the hub
+                "weights": "",  # .safetensors or .pth; empty: from package or hub
                 "stage": 5,  # timm's blocks[stage] is the output
                 "padding": "same",  # or efficientnet_pytorch_0.7.1
                 "mean": (),  # of the input normalisation; empty: the backbone's own
@@ -118,7 +118,7 @@ def default() -> ConfigDict:
                 "taps": (),  # stages of the backbone; empty: backbone.stage alone
                 "whiten": False,  # each tap, over good foreground
             },
-            "fusion": "joint",  # of RGB and depth; or late: a pair each
+            "fusion": "joint",  # of RGB and depth; or late: one pair for each
             "teacher": {
                 "coupling": "affine",  # or additive
                 "blocks": 4,
@@ -141,16 +141,16 @@ def default() -> ConfigDict:
                 "batch_size": 8,
                 "learning_rate": 2e-4,
                 "schedule": "constant",  # or one_cycle, with that rate as its peak
-                "clip": 0.0,  # of the gradient's norm; 0: none
+                "clip": 0.0,  # bound of the gradient's norm; 0: none
                 "weight_decay": 1e-5,  # L2, in the gradient
                 "seeds": (0,),
-                "dtype": "float32",  # or bfloat16: what convolutions multiply
+                "dtype": "float32",  # or bfloat16: the factors of convolutions
                 "precision": "default",  # of products on an accelerator; high, highest
                 "mask": "soft",  # foreground weight at map resolution; or binary
                 "loss_average": "all",  # over positions; or foreground
-                "checkpoint_epochs": 10,  # a checkpoint every so many epochs
+                "checkpoint_epochs": 10,  # epochs between two checkpoints
                 "tensorboard": False,  # event files beside metrics.jsonl
-                "tasks_per_device": 1,  # categories and seeds side by side on one
+                "tasks_per_device": 1,  # trainings side by side on one device
             },
             "evaluation": {
                 "image_score": "protocol",  # max with a foreground mask, else mean
@@ -159,14 +159,14 @@ def default() -> ConfigDict:
             "calibration": {
                 "method": "split",  # cross: each fold left out in turn; auto: few parts
                 "folds": 5,  # of cross
-                "alpha": 0.01,  # false-alarm rate asked for
+                "alpha": 0.01,  # wanted false-alarm rate
                 "fraction": 0.0,  # good training images held out, if no validation
             },
         }
     ).lock()
 
 
-# What AST+ sets, measured in docs/method.md; the keys of `_PARTS` are what it is.
+# The keys that AST+ changes, measured in docs/method.md; `_PARTS` are its new parts.
 _PLUS = {
     "method": "ast_plus",
     "features.taps": (4, 5),
@@ -203,20 +203,20 @@ _PARTS = (
 
 
 def uses_backbone(config: ConfigDict) -> bool:
-    """Whether anything goes through a backbone: images, or depth as a picture."""
+    """Whether images, or depth as a picture, go through a backbone."""
     mode = Mode(config.mode)
     return mode.has_colour or (mode.has_depth and config.depth.input == "normals")
 
 
 def ast_plus(config: ConfigDict) -> ConfigDict:
-    """Returns the configuration with AST+ in place of the faithful method."""
+    """Returns the configuration with AST+ instead of the paper's method."""
     config = ConfigDict(config.to_dict())
     config.update_from_flattened_dict(_PLUS)
     return config
 
 
 def validate(config: ConfigDict) -> None:
-    """Checks the values that no later step would name clearly.
+    """Checks the values of all keys.
 
     Raises:
       UserError: a value is out of range; the line names key, value and choices.
@@ -248,7 +248,7 @@ def validate(config: ConfigDict) -> None:
 
 
 def _validate_method(flat: dict[str, Any]) -> None:
-    """The method's name is what the run says it is."""
+    """Checks that the keys fit the method's name."""
     faithful = flatten(default().to_dict())
     changed = [key for key in _PARTS if flat[key] != faithful[key]]
     if flat["method"] == "ast" and changed:
@@ -266,7 +266,7 @@ def _validate_method(flat: dict[str, Any]) -> None:
 
 
 def _is_seed(value: object) -> bool:
-    """Whether JAX and NumPy take it as it is."""
+    """Whether JAX and NumPy accept a seed."""
     return isinstance(value, int) and 0 <= value <= _LARGEST_SEED
 
 

@@ -11,22 +11,22 @@ from ml_collections import ConfigDict, config_flags
 from ast_jax.errors import UserError
 from ast_jax.files import expanded
 
-# An installed package has them inside, a checkout has them beside it.
+# An installed package contains them; in a checkout they are beside the package.
 _INSTALLED = Path(__file__).with_name("configs")
 _CHECKOUT = Path(__file__).parents[1] / "configs"
 
 
 def shipped() -> dict[str, Path]:
-    """Returns the shipped files by name."""
+    """Returns the shipped files, by name."""
     folder = _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
     return {path.stem: path for path in sorted(folder.glob("[!_]*.py"))}
 
 
 def load(argument: str) -> ConfigDict:
-    """Returns the configuration that an argument such as "folder:small" names.
+    """Loads the configuration that an argument such as "folder:small" names.
 
     Args:
-      argument: the path of a file, or a shipped name; after a colon the variant.
+      argument: the path of a file, or a shipped name; a variant follows a colon.
 
     Raises:
       UserError: there is no such file or variant, or the file cannot be run.
@@ -40,7 +40,7 @@ def load(argument: str) -> ConfigDict:
         raise
     except ValueError as error:  # an unknown variant
         raise UserError(f"--config={argument}: {error}") from error
-    # A configuration is its user's program: it can raise anything.
+    # A configuration is a user's program and can raise any type.
     except Exception as error:
         lines = [
             frame.lineno
@@ -53,7 +53,7 @@ def load(argument: str) -> ConfigDict:
 
 
 def module(name: str) -> ModuleType:
-    """Returns a shipped configuration's module, for another that builds on it."""
+    """Returns a shipped configuration's module; other configurations build on it."""
     return _run(shipped()[name])
 
 
@@ -68,7 +68,7 @@ def define_flag() -> None:
 
 
 class _Parser(config_flags.config_flags.ConfigFileFlagParser):
-    """As ml_collections', which knows paths alone and reports a mistake later."""
+    """ml_collections' parser, with shipped names and an early report of mistakes."""
 
     def parse(self, path: str) -> ConfigDict:
         """Loads and locks the configuration."""
@@ -76,7 +76,7 @@ class _Parser(config_flags.config_flags.ConfigFileFlagParser):
 
 
 def _find(name: str) -> Path:
-    """The file that a path or a shipped name stands for."""
+    """The file of a path or a shipped name."""
     known = shipped()
     if name in known:
         return known[name]

@@ -1,4 +1,4 @@
-"""Too little memory on a device, as a line for the user."""
+"""Turns a device's lack of memory into a line for the user."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,19 +10,19 @@ from ast_jax.errors import UserError
 
 @contextlib.contextmanager
 def memory_errors(
-    what: str, batch_size: int, share: int = 1, *, trained: bool = True
+    action: str, batch_size: int, share: int = 1, *, trained: bool = True
 ) -> Iterator[None]:
-    """Turns a device's want of memory into the user's error.
+    """Turns a device's lack of memory into a UserError.
 
     Args:
-      what: was being done: "training the teacher".
-      batch_size: the one that was too large.
-      share: by what a batch has to divide.
-      trained: whether the batch is a run's; else it is the caller's own.
+      action: in the block, such as "training the teacher".
+      batch_size: of the action.
+      share: a batch must be a multiple of it.
+      trained: whether the run's configuration sets the batch size.
 
     Raises:
-      UserError: a device's memory does not suffice; the line names a batch that halves
-        the need, or other ways where none is smaller.
+      UserError: a device has too little memory; the line proposes a batch of half the
+        size, or other ways if there is no smaller one.
     """
     try:
         yield
@@ -37,6 +37,6 @@ def memory_errors(
             else "take a smaller dataset.image_size or student.width, or more devices"
         )
         raise UserError(
-            f"{what}: a device's memory does not suffice for batches of {batch_size}; "
-            f"{advice}."
+            f"{action}: a device's memory does not suffice for batches of "
+            f"{batch_size}; {advice}."
         ) from error

@@ -1,8 +1,8 @@
-"""The one exception for a user's mistake: a single clear line, never a traceback."""
+"""The exception for a user's mistakes."""
 
 
 class UserError(Exception):
-    """What was wrong, with the value or the file, and what to do, in one line.
+    """One line that names the fault, with its value or file, and the remedy.
 
-    The entry points print it to standard error and exit with status 1.
+    The commands print it to standard error without a traceback, and exit with status 1.
     """

@@ -6,7 +6,7 @@
     detector.predict(new_images)  # 1 good, -1 anomalous
 
 scikit-learn's own checks (`check_estimator`) give every estimator tables of floats.
-They hold here, since a row of a table is an image: of `image_shape`, or one line of
+They pass, because a row of a table is an image: of `image_shape`, or one line of
 pixels.
 """
 
@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ast_jax import api
 
 _LEAST = 3  # images: at least one is held out
-_SEEN = (64.0, 191.0)  # grey levels of the smallest and the largest value of training
+_RANGE = (64.0, 191.0)  # grey levels of the smallest and the largest training value
 _PARTS = str | os.PathLike | Image.Image
 
 
@@ -38,22 +38,22 @@ class ASTDetector(OutlierMixin, BaseEstimator):
     * arrays [h,w] or [h,w,3], in a sequence or as one array [n,h,w] or [n,h,w,3];
     * a table [n_samples, n_features], one image a row.
 
-    Arrays of 8 and 16 bits are images as they are. Of all other numbers the range in
-    training becomes the middle half of the 256 grey levels, so that a value beyond it
-    still shows.
+    Arrays of 8 and 16 bits are images. Other numbers are converted: their range in
+    training becomes the middle half of the 256 grey levels, so that values outside the
+    range remain visible.
 
     Args:
-      config: as in `ast_jax.fit`, like the others.
+      config: as in `ast_jax.fit`, like the next arguments.
       alpha: the false-alarm rate to guarantee; it sets `offset_`.
       epochs: of each network.
       seeds: several make an ensemble.
-      image_size: in pixels, to which images are resized.
+      image_size: in pixels, of the resized images.
       backbone: its name.
       weights: its file.
-      image_shape: of the image that a row of a table holds, (h, w) or (h, w, 3); by
-        default a row is one line of pixels.
-      workdir: the run's folder; by default a temporary one, which goes when the program
-        ends. A pickled detector is read from it.
+      image_shape: of the image in a row of a table, (h, w) or (h, w, 3); by default a
+        row is one line of pixels.
+      workdir: the run's folder; by default a temporary folder, which is deleted at the
+        end of the program. A pickled detector needs it.
 
     Attributes:
       detector_: the `ast_jax.Detector`.
@@ -74,7 +74,7 @@ class ASTDetector(OutlierMixin, BaseEstimator):
         image_shape: tuple[int, ...] | None = None,
         workdir: str | os.PathLike | None = None,
     ):
-        """Keeps the arguments; `fit` looks at them."""
+        """Stores the arguments; `fit` checks them."""
         self.config = config
         self.alpha = alpha
         self.epochs = epochs
@@ -86,7 +86,7 @@ class ASTDetector(OutlierMixin, BaseEstimator):
         self.workdir = workdir
 
     def fit(self, X: Any, y: Any = None) -> "ASTDetector":  # noqa: N803
-        """Learns from good images; `y` is not looked at."""
+        """Learns from good images; ignores `y`."""
         images = self._images(X, first=True)
         self.detector_ = api.fit(
             images,
@@ -112,7 +112,7 @@ class ASTDetector(OutlierMixin, BaseEstimator):
         return -self.detector_.score(self._images(X, first=False)).astype(float)
 
     def decision_function(self, X: Any) -> Float[np.ndarray, " n"]:  # noqa: N803
-        """Returns how far each score is from the threshold; anomalous if negative."""
+        """Returns each score's distance to the threshold; negative is anomalous."""
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: Any) -> Int[np.ndarray, " n"]:  # noqa: N803
@@ -120,7 +120,7 @@ class ASTDetector(OutlierMixin, BaseEstimator):
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     def _images(self, X: Any, *, first: bool) -> Any:  # noqa: N803
-        """X as `ast_jax.fit` and `Detector.score` take it."""
+        """Converts X for `ast_jax.fit` and `Detector.score`."""
         if _is_parts(X):
             return X
         X = np.asarray(X) if hasattr(X, "__array__") else X  # noqa: N806
@@ -144,7 +144,7 @@ class ASTDetector(OutlierMixin, BaseEstimator):
 
 
 def _is_parts(X: Any) -> bool:  # noqa: N803
-    """Whether X is a sequence of files, pictures, or arrays of maybe several sizes."""
+    """Whether X is a sequence of files, pictures, or arrays, of any sizes."""
     if not isinstance(X, list | tuple) or not len(X):
         return False
     return all(
@@ -156,6 +156,7 @@ def _is_parts(X: Any) -> bool:  # noqa: N803
 def _grey_levels(
     values: Float[np.ndarray, "n *hwc"], low: float, high: float
 ) -> np.ndarray:
-    """Numbers as 8-bit images."""
-    scale = (_SEEN[1] - _SEEN[0]) / ((high - low) or 1.0)
-    return np.clip(np.rint((values - low) * scale + _SEEN[0]), 0, 255).astype(np.uint8)
+    """Converts numbers to 8-bit images."""
+    first, last = _RANGE
+    scale = (last - first) / ((high - low) or 1.0)
+    return np.clip(np.rint((values - low) * scale + first), 0, 255).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""Files that are written whole or not at all, and names that no two files share.
+"""Files that are written whole or not at all, and unique names.
 
-A whole file grows under another name and gets its own when it is complete, so that
-a reader, a crash or a full disk never meets half of one.
+A file is written under another name and renamed when it is complete, so that a reader
+never finds half a file, also after a crash or on a full disk.
 """
 
 import contextlib
@@ -20,20 +20,20 @@ from ast_jax.errors import UserError
 
 UNFINISHED = ".unfinished"  # the suffix of a file that is being written
 _REMEDY = "see to the disk's room and permissions, and run the same command again"
-_NAME_BYTES = 255  # the longest name that common file systems take
-_PATH_BYTES = 1024  # room for a folder before and a suffix behind is left
-_NUMBER_BYTES = 12  # room for "-2" and the like behind a name
-_REMEMBERED = 100_000  # names; beyond these every name gets a number
+_NAME_BYTES = 255  # the longest name of common file systems
+_PATH_BYTES = 1024  # leaves room for a folder before and a suffix after the path
+_NUMBER_BYTES = 12  # room for "-2" and the like after a name
+_REMEMBERED = 100_000  # after so many names every name gets a number
 
 
 def expanded(path: str | PurePath) -> Path:
     """The path with the home folder in place of `~`.
 
-    A shell leaves a `~` behind `=` as it is. A file may be called `~x`, where there is
+    A shell does not replace a `~` after `=`. A file may have the name `~x` if there is
     no user x.
 
     Raises:
-      UserError: `~` stands for no folder, as in containers.
+      UserError: there is no home folder, as in some containers.
     """
     path = Path(path)
     home = os.path.expanduser("~")
@@ -49,9 +49,9 @@ def expanded(path: str | PurePath) -> Path:
 
 @contextlib.contextmanager
 def write_errors(path: Path, remedy: str = _REMEDY) -> Iterator[None]:
-    """Turns an OSError inside into the user's error, which names `path`.
+    """Turns an OSError in the block into a UserError, which names `path`.
 
-    A pipe that nobody reads any more is no fault of the disk and stays what it is.
+    A BrokenPipeError passes, because the reader has closed the pipe.
 
     Raises:
       UserError: the system refused to write.
@@ -67,10 +67,10 @@ def write_errors(path: Path, remedy: str = _REMEDY) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole(path: Path, remedy: str = _REMEDY) -> Iterator[BinaryIO]:
-    """Opens a new file that takes the place of `path` when the block ends well.
+    """Opens a new file that replaces `path` if the block ends without an error.
 
-    Folders are made where they are missing. Several threads and processes may write the
-    same path: the last one to end wins.
+    Makes missing folders. Several threads and processes may write the same path; the
+    last one wins.
 
     Args:
       path: the file's final name, which may exist.
@@ -79,7 +79,7 @@ def whole(path: Path, remedy: str = _REMEDY) -> Iterator[BinaryIO]:
     Raises:
       UserError: the file cannot be written.
     """
-    # Not made from the name, which may be as long as the system allows.
+    # A new name, because `path`'s may be as long as the system allows.
     temporary = path.with_name(f".{uuid.uuid4().hex}{UNFINISHED}")
     with write_errors(path, remedy):
         try:
@@ -94,23 +94,23 @@ def whole(path: Path, remedy: str = _REMEDY) -> Iterator[BinaryIO]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a whole file; a UserError where it cannot be written."""
+    """Writes a whole file; raises a UserError if it cannot be written."""
     with whole(path) as file:
         file.write(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """As `write_bytes`, of a text in UTF-8."""
+    """As `write_bytes`, for a text in UTF-8."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, tree: Any) -> None:
-    """As `write_text`, of a tree that JSON can hold."""
+    """As `write_text`, for a tree that JSON can hold."""
     write_text(path, json.dumps(tree, indent=2) + "\n")
 
 
 def check_writable(path: Path) -> None:
-    """Raises the UserError of `whole` now if a file at `path` could not be written."""
+    """Raises the UserError of `whole` if a file at `path` cannot be written."""
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         trial = path.with_name(f".{uuid.uuid4().hex}{UNFINISHED}")
@@ -119,20 +119,20 @@ def check_writable(path: Path) -> None:
 
 
 def plain(name: str) -> str:
-    """The name without characters that mean something to a shell, a page or a path."""
+    """The name without characters that are special in a shell, a page or a path."""
     return re.sub(r"[^\w.-]+", "_", name).strip(".") or "_"
 
 
 class UniqueNames:
-    """Gives every file a name that none before it got, on any file system.
+    """Gives every file a new name that is unique on any file system.
 
-    Names that differ only in capitals or in the Unicode form of a letter count as one.
-    A name with one of the suffixes behind it is at most 255 bytes long. Memory stays
-    bounded: after the first 100,000 names each gets a number, which grows.
+    Names that differ only in case or in Unicode form count as equal. A name with its
+    suffix has at most 255 bytes. To bound the memory, each name after the first 100,000
+    gets a number, which grows.
     """
 
     def __init__(self, *suffixes: str):
-        """Makes names for files that end in one of `suffixes`, such as ".png"."""
+        """Prepares for files that end in one of `suffixes`, such as ".png"."""
         self._suffixes = tuple(suffix.lower() for suffix in suffixes)
         longest = max((len(suffix) for suffix in suffixes), default=0)
         self._limit = _NAME_BYTES - longest - _NUMBER_BYTES
@@ -141,7 +141,7 @@ class UniqueNames:
         self._next = 2
 
     def __call__(self, name: str | PurePath) -> Path:
-        """Returns a relative path without suffix: `name` itself where it is free."""
+        """Returns a relative path without suffix: `name` itself if it is free."""
         wanted = self._fitting(Path(name))
         key, remembers = _key(wanted), len(self._taken) < _REMEMBERED
         first = self._numbers.get(key, 1) if remembers else self._next
@@ -150,7 +150,7 @@ class UniqueNames:
             found = wanted.with_name(numbered)
             if _key(found) not in self._taken:
                 break
-        # Never used again as a number, so that it tells names apart by itself.
+        # A number is used once, so that it makes a name unique.
         self._next = max(self._next, number) + 1
         if remembers:
             self._taken.add(_key(found))
@@ -158,7 +158,7 @@ class UniqueNames:
         return found
 
     def _fitting(self, path: Path) -> Path:
-        """The path with every part as long as a file system takes it."""
+        """Shortens every part of a path to the limit of file systems."""
         parts = [part for part in path.parts if part not in (path.anchor, "..")]
         *folders, name = parts or ["part"]
         folders = [self._folder(folder) for folder in folders]
@@ -169,17 +169,17 @@ class UniqueNames:
         return fitting
 
     def _folder(self, name: str) -> str:
-        """A folder never has the name that a file beside it might get."""
+        """The name of a folder; it differs from all names of files beside it."""
         cut = _cut(name, self._limit)
         return f"{cut}_" if cut.lower().endswith(self._suffixes) else cut
 
 
 def _cut(name: str, limit: int) -> str:
-    """At most `limit` bytes of UTF-8; bytes that are no text become "?"."""
+    """Cuts a name to `limit` bytes of UTF-8; bytes that are no text become "?"."""
     content = name.encode("utf-8", "replace")
     return content[:limit].decode("utf-8", "ignore")
 
 
 def _key(path: Path) -> str:
-    """Equal for names that some file system takes for one."""
+    """A key that is equal for names that are equal on some file system."""
     return unicodedata.normalize("NFKD", str(path)).upper().casefold()

@@ -1,10 +1,10 @@
-"""The mode of a run: which of a part's data the networks see."""
+"""The mode of a run: the networks see colour, depth, or both."""
 
 import enum
 
 
 class Mode(enum.StrEnum):
-    """Colour alone, depth alone, or both; a configuration's `mode` is its value."""
+    """Colour, depth, or both; the values are those of the configuration's `mode`."""
 
     RGB = "rgb"
     DEPTH = "3d"
@@ -17,5 +17,5 @@ class Mode(enum.StrEnum):
 
     @property
     def has_depth(self) -> bool:
-        """Whether they see depth, which brings a foreground mask."""
+        """Whether the networks see depth; then there is a foreground mask."""
         return self is not Mode.RGB

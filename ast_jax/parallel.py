@@ -1,10 +1,9 @@
-"""Devices and processes: the mesh, what lies on it, and who writes.
+"""Devices and processes: the mesh, the placement of arrays, the main process.
 
 The mesh has a `task` axis over trainings and a `data` axis over a batch. Several
-processes, each with its own devices, see one mesh and run the same program on the same
-arguments. What is placed on the mesh must be the same array in every process; each then
-holds its devices' part. What has one copy, files, log lines and reports, is the main
-process's.
+processes, each with its own devices, share one mesh and run the same program with the
+same arguments. `place` needs the same array in every process; each keeps the part of
+its devices. The main process alone writes files, log lines and reports.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,17 +23,17 @@ Result = TypeVar("Result")
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Returns the mesh of all devices, or of those given, along the data axis."""
+    """Returns a mesh along the data axis, of all devices by default."""
     return _mesh(1, devices or jax.devices())
 
 
 def task_mesh(
     tasks: int, batch_size: int, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """Spreads trainings over the devices first, and each one's batch over the rest.
+    """Divides the devices among trainings first, then among each training's batch.
 
     Raises:
-      UserError: no batch divides over the devices that it gets; the line proposes one.
+      UserError: the batch is no multiple of its devices; the line proposes one that is.
     """
     devices = devices or jax.devices()
     count = len(devices)
@@ -47,7 +46,7 @@ def task_mesh(
 
 
 def _mesh(tasks: int, devices: Sequence[jax.Device]) -> Mesh:
-    # Explicit axes, the default of jax.make_mesh, forbid operations that Auto allows.
+    # The explicit axes of jax.make_mesh forbid operations that Auto allows.
     return Mesh(
         np.asarray(devices).reshape(tasks, -1),
         (TASK_AXIS, DATA_AXIS),
@@ -76,7 +75,7 @@ def split_tasks_and_batch(mesh: Mesh) -> NamedSharding:
 
 
 def place(tree: Any, sharding: NamedSharding) -> Any:
-    """Puts arrays on the mesh; every process gives the same and keeps its part."""
+    """Puts arrays on the mesh; every process passes the same and keeps its part."""
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
     return jax.tree.map(
@@ -88,7 +87,7 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def to_host(tree: Any) -> Any:
-    """Arrays on the host, whole, in every process."""
+    """Copies whole arrays to the host, in every process."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
     return multihost_utils.process_allgather(tree, tiled=True)
@@ -98,7 +97,7 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
     """Checks that every device gets an equal share of a batch.
 
     Raises:
-      UserError: it does not; the line proposes a batch size, or more trainings at once.
+      UserError: the shares differ; the line proposes a batch size, or more trainings.
     """
     count = mesh.shape[DATA_AXIS]
     if batch_size % count:
@@ -115,17 +114,18 @@ def connect(
     count: int | None = None,
     index: int | None = None,
 ) -> None:
-    """Joins the other processes; before any device is touched.
+    """Connects to the other processes; call it before any use of a device.
+
+    JAX finds the three arguments itself on Cloud TPU, Slurm, Kubernetes and Open MPI.
 
     Args:
-      coordinator: host:port of process 0; like the others not needed where JAX finds
-        them out by itself: Cloud TPU, Slurm, Kubernetes, Open MPI.
+      coordinator: host:port of process 0.
       count: of processes.
-      index: this one's, from 0.
+      index: of this process, from 0.
 
     Raises:
       UserError: there is no cluster, the coordinator does not answer, or only some of
-        the three are given.
+        the arguments are set.
     """
     process = (coordinator, count, index)
     if any(value is not None for value in process) and None in process:
@@ -133,7 +133,7 @@ def connect(
             "--coordinator, --process_count and --process_index go together."
         )
     try:
-        # Without a limit a process that failed waits five minutes for the others.
+        # By default a process that failed waits five minutes for the others.
         jax.distributed.initialize(
             coordinator, count, index, shutdown_timeout_seconds=30
         )
@@ -158,25 +158,25 @@ def is_main() -> bool:
 
 
 def barrier(name: str) -> None:
-    """Waits until every process is here."""
+    """Waits until every process has called it."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 def agreed(value: int) -> int:
-    """The main process's value, in every process."""
+    """Returns the main process's value in every process."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int64(value)))
 
 
 def main_first(action: Callable[[], Result]) -> Result:
-    """Runs an action in the main process and then in the others; returns its result.
+    """Runs an action in the main process, then in the others; returns its result.
 
-    What the main process writes into a folder that all share, the others find there.
+    So the other processes find the files that the main one writes to a shared folder.
 
     Raises:
-      UserError: the action's; in the other processes, that the main one failed.
+      UserError: of the action; in the other processes if the main one has failed.
     """
     if jax.process_count() == 1:
         return action()

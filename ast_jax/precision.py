@@ -1,7 +1,7 @@
-"""How exactly a device multiplies float32 (`train.precision`).
+"""The precision of a device's float32 products (`train.precision`).
 
-On a CPU every choice is float32. An accelerator multiplies faster with fewer bits: a
-GPU in TensorFloat-32 (10 bits of mantissa), a TPU in bfloat16 (7 bits).
+A CPU always multiplies in float32. An accelerator is faster with fewer bits: a GPU with
+TensorFloat-32 (10 bits of mantissa), a TPU with bfloat16 (7 bits).
 """
 
 import contextlib
@@ -12,10 +12,10 @@ CHOICES = ("default", "high", "highest")
 
 
 def multiplied_at(precision: str) -> contextlib.AbstractContextManager[None]:
-    """Traces what is called inside with products of a precision.
+    """Sets the precision of products in functions that are traced in the block.
 
     Args:
-      precision: "default", the device's own choice or the user's of JAX; "high",
+      precision: "default", as the device or the user's JAX options choose; "high",
         TensorFloat-32 on a GPU, three bfloat16 products on a TPU; "highest", float32.
     """
     if precision == "default":
@@ -24,6 +24,6 @@ def multiplied_at(precision: str) -> contextlib.AbstractContextManager[None]:
 
 
 def at_least_high() -> contextlib.AbstractContextManager[None]:
-    """As `multiplied_at("high")`, but inside "highest" it stays the highest."""
+    """As `multiplied_at("high")`; inside a block with "highest" that stays."""
     highest = jax.config.jax_default_matmul_precision in ("highest", "float32")
     return jax.default_matmul_precision("highest" if highest else "high")

@@ -1,10 +1,15 @@
-"""A run's folder: its configuration, and where everything in it lies.
+"""A run's folder: its configuration, and the places of its files.
 
 DIR/config.json
-DIR/<category>/seed_<n>/inputs.json          which parts were trained on, held out
-DIR/<category>/seed_<n>/fold_<k>/…           with cross calibration a pair for each fold
+DIR/<category>/calibration.json              left-out scores, and the scales of pairs
+DIR/<category>/feedback.jsonl                answers to predictions
+DIR/<category>/monitor/state.json            the monitor's state
+DIR/<category>/seed_<n>/inputs.json          ids of the training and held-out parts
 DIR/<category>/seed_<n>/{teacher,student}/   Orbax checkpoints
-DIR/<category>/seed_<n>/metrics.jsonl
+DIR/<category>/seed_<n>/metrics.jsonl        losses and speed of each epoch
+DIR/<category>/seed_<n>/whitening.npz        AST+: the whitening of the input
+DIR/<category>/seed_<n>/units.json           AST+: the units of the groups' distances
+DIR/<category>/seed_<n>/fold_<k>/…           with cross calibration a pair for each fold
 DIR/results.json, DIR/report/, DIR/maps/
 """
 
@@ -25,8 +30,8 @@ from ast_jax.files import expanded, write_errors, write_json
 from ast_jax.parallel import is_main
 
 FORMAT = 1
-FULL_DEPTH = 16  # bits, of which runs without a record took the upper 8
-# A run stays the same run when its data are moved or it is spread otherwise.
+FULL_DEPTH = 16  # bits; runs without a record have used the upper 8
+# A run may change these keys: its data may move, and its trainings may be spread anew.
 _INCIDENTAL = (
     "dataset.root",
     "dataset.data_dir",
@@ -37,16 +42,16 @@ _INCIDENTAL = (
 
 
 Member = int | str
-"""Which of a category's pairs: a seed, or `fold_member` of a seed and a fold."""
+"""The name of a category's pair: a seed, or `fold_member` of a seed and a fold."""
 
 
 def fold_member(seed: int, fold: int) -> str:
-    """Names the pair of a seed that left out a fold, from 0."""
+    """The name of a seed's pair that left out a fold; folds count from 0."""
     return f"{seed}/fold_{fold}"
 
 
 def seed_and_fold(member: str) -> tuple[str, str]:
-    """Seed and fold of a pair's name; the fold is empty with split."""
+    """The seed and the fold in a pair's name; the fold is "" with split."""
     seed, _, fold = member.partition("/")
     return seed, fold
 
@@ -60,7 +65,7 @@ class Run:
 
     @classmethod
     def create(cls, directory: str | Path, config: ConfigDict) -> "Run":
-        """Makes the folder, or opens it where the same run already stands.
+        """Makes the folder, or opens it if it holds the same run.
 
         Raises:
           UserError: the folder holds a run with another configuration, or cannot be
@@ -76,7 +81,7 @@ class Run:
                     f"({'; '.join(differences[:3])}); take another --workdir."
                 )
             return cls(directory, config)
-        if config.backbone.weights:  # wherever the next command is started
+        if config.backbone.weights:  # absolute, for commands in other folders
             config = ConfigDict(config.to_dict()).lock()
             config.backbone.weights = str(expanded(config.backbone.weights).absolute())
         tree = {"format": FORMAT, "config": config.to_dict()}
@@ -107,7 +112,7 @@ class Run:
                 f"{path} has format {version}, this version reads up to {FORMAT}; "
                 "update ast-jax."
             )
-        # What a run of an earlier version does not know has its default.
+        # Keys that a run of an earlier version lacks get their defaults.
         complete = default()
         try:
             with complete.unlocked():
@@ -136,15 +141,15 @@ class Run:
         return tuple(names)
 
     def categories(self) -> tuple[str, ...]:
-        """Categories that have anything trained, in order of name."""
+        """The categories with a pair, in order of name."""
         found = {path.parent.parent.name for path in self.directory.glob("*/seed_*/*")}
         return tuple(sorted(found))
 
     def category(self, name: str | None = None) -> str:
-        """The category asked for, or the only one there is.
+        """Returns the name, or by default the only category.
 
         Raises:
-          UserError: there are several, or none.
+          UserError: there is no name, and several categories or none.
         """
         known = self.categories()
         if name is None and len(known) != 1:
@@ -155,32 +160,32 @@ class Run:
         return name or known[0]
 
     def write_inputs(self, category: str, seed: Member, record: dict[str, Any]) -> None:
-        """Records what a pair's training saw; the main process does."""
+        """Records the inputs of a pair's training, in the main process."""
         if is_main():
             write_json(self.seed_directory(category, seed) / "inputs.json", record)
 
     def is_begun(self, category: str, seed: Member) -> bool:
-        """Whether a pair has a checkpoint, which `inputs.json` belongs to."""
+        """Whether a pair has a checkpoint and its `inputs.json`."""
         directory = self.seed_directory(category, seed)
         return (directory / "inputs.json").exists() and any(
             path.name.isdigit() for path in directory.glob("*/*")
         )
 
     def whitening_file(self, category: str, seed: Member) -> Path:
-        """Where the whitening of a pair's input is, beside `inputs.json`."""
+        """The file of the whitening of a pair's input."""
         return self.seed_directory(category, seed) / "whitening.npz"
 
     def units_file(self, category: str, seed: Member) -> Path:
-        """Where the units of a pair's groups are, once they are fitted."""
+        """The file of the units of a pair's groups."""
         return self.seed_directory(category, seed) / "units.json"
 
     def check_inputs(self, category: str, seed: Member, record: dict[str, Any]) -> None:
-        """Checks that what a begun pair's training saw is what it would see now.
+        """Checks that a pair's training would have the same inputs as before.
 
-        What is not in the record, or was not when it was written, is not compared.
+        Compares the entries that both the new and the stored record have.
 
         Raises:
-          UserError: the data or the backbone have changed since.
+          UserError: the data or the backbone have changed.
         """
         before = self.read_inputs(category, seed)
         names = {"train": "the training images", "held_out": "the held-out images"}
@@ -201,7 +206,7 @@ class Run:
                 )
 
     def read_inputs(self, category: str, seed: Member) -> dict[str, Any]:
-        """Returns what `write_inputs` wrote.
+        """Reads the record of a pair's inputs.
 
         Raises:
           UserError: the category and seed were not trained.
@@ -219,9 +224,9 @@ class Run:
             raise UserError(f"{path}: damaged ({error}); train it again.") from error
 
     def weights_sha256(self) -> str | None:
-        """Of the backbone's file of weights, as training recorded it; None if unknown.
+        """The recorded SHA-256 of the backbone's file of weights; None if unknown.
 
-        All of a run's pairs have the same backbone.
+        All pairs of a run have the same backbone.
         """
         for path in sorted(self.directory.glob("*/seed_*/**/inputs.json")):
             try:
@@ -231,10 +236,10 @@ class Run:
         return None
 
     def reading(self, category: str) -> dict[str, Any]:
-        """How a training that has begun read its pictures; empty where none has.
+        """How the run's training reads its pictures; {} before it has begun.
 
-        "bit_depth" is how many bits of 16 it took for filled, "excluded" the ids of
-        training pictures that it left out.
+        "bit_depth" is the number of bits in use of 16, "excluded" the ids of training
+        pictures that are left out.
         """
         seed = self.members(category)[0]
         if not self.is_begun(category, seed):
@@ -246,7 +251,7 @@ class Run:
         }
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Holds the run's folder against a second run, see `locked`."""
+        """Locks the run's folder, see the function `locked`."""
         return locked(self.directory)
 
 
@@ -255,14 +260,14 @@ def locked(
     directory: str | Path,
     occupied: str = "another process is training or evaluating in this folder",
 ) -> Iterator[None]:
-    """Holds a folder, made if need be, against a second process.
+    """Locks a folder, so that no second process works in it; makes it if necessary.
 
     Args:
       directory: the folder.
-      occupied: what an error says of the process that holds it.
+      occupied: the error's text about the process that has the lock.
 
     Raises:
-      UserError: another process holds it, or it cannot be written.
+      UserError: another process has the lock, or the folder cannot be written.
     """
     if not is_main():
         yield
@@ -275,7 +280,7 @@ def locked(
             lock.acquire(timeout=0)
         except filelock.Timeout as error:
             raise UserError(f"{directory}: {occupied}.") from error
-        except NotImplementedError:  # filelock's word for a file system without locks
+        except NotImplementedError:  # the file system has no locks
             logging.warning("%s: cannot be locked; start no second process.", directory)
     try:
         yield
@@ -284,14 +289,14 @@ def locked(
 
 
 def _with_tuples(value: Any) -> Any:
-    """JSON has lists where the configuration has tuples."""
+    """Converts JSON's lists to the configuration's tuples."""
     if isinstance(value, dict):
         return {key: _with_tuples(entry) for key, entry in value.items()}
     return tuple(value) if isinstance(value, list) else value
 
 
 def _differences(old: ConfigDict, new: ConfigDict) -> list[str]:
-    """What a user has to know to see why two configurations are not the same run."""
+    """The keys in which two configurations differ, with both values."""
     before, after = flatten(old.to_dict()), flatten(new.to_dict())
     keys = sorted((before.keys() | after.keys()) - set(_INCIDENTAL))
     return [
