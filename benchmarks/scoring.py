@@ -18,7 +18,7 @@ _OF_BOTH = ("peak_mb", "torch_peak_mb", "roof_gflops")
 
 def main(_: list[str]) -> None:
     """Runs the rivals and prints their ratios."""
-    job = side_by_side.Job.of_flags("scoring", max(BATCHES), batches=BATCHES)
+    job = side_by_side.Job.from_flags("scoring", max(BATCHES), batches=BATCHES)
     flops = sum(job.forward_flops().values())
     outcome = side_by_side.run(job)
     latency, throughput = (

@@ -74,7 +74,7 @@ class Job:
     torch_compile: bool = False
 
     @classmethod
-    def of_flags(cls, task: str, samples: int, **fields: Any) -> "Job":
+    def from_flags(cls, task: str, samples: int, **fields: Any) -> "Job":
         """With width, dtype and torch.compile as the flags say."""
         return cls(
             task,
@@ -109,8 +109,8 @@ class Job:
         c, hidden, width = self.channels, self.hidden, self.width
         first, second = c // 2, c - c // 2
         # Each half of the channels conditions the other's scale and shift.
-        of_kernel = (first + second) * hidden + hidden * 2 * (first + second)
-        teacher = (3 * 3**2 + 5**2) * of_kernel
+        per_tap = (first + second) * hidden + hidden * 2 * (first + second)
+        teacher = (3 * 3**2 + 5**2) * per_tap
         student = 3**2 * (c * width + 8 * width**2 + width * c)
         multiplications = {"teacher": teacher, "student": student}
         return {key: 2.0 * self.side**2 * n for key, n in multiplications.items()}
@@ -120,10 +120,10 @@ class Job:
 
         Less the gradients to the input, of which none is needed.
         """
-        c, of_kernel = self.channels, 2.0 * self.side**2 * 3**2
+        c, per_weight = self.channels, 2.0 * self.side**2 * 3**2
         none = {"teacher": (c - c // 2) * self.hidden, "student": c * self.width}
         forward = self.forward_flops()
-        return {key: 3 * forward[key] - of_kernel * none[key] for key in forward}
+        return {key: 3 * forward[key] - per_weight * none[key] for key in forward}
 
 
 def layouts() -> tuple[str, ...]:

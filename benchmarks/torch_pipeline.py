@@ -103,9 +103,9 @@ class Pipeline:
         maps, means = [], []
         for batch in x.split(BATCH):
             m = torch.ones_like(batch[:, 0])
-            of_batch = torch_ast.scores(teacher(batch)[0], student(batch), m)
-            maps.append(of_batch[0].cpu())
-            means.append(of_batch[2].cpu())
+            scores = torch_ast.scores(teacher(batch)[0], student(batch), m)
+            maps.append(scores[0].cpu())
+            means.append(scores[2].cpu())
         maps, truths = torch.cat(maps), []
         for path in paths:
             truth = torch.zeros(maps.shape[1:])

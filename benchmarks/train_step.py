@@ -11,7 +11,7 @@ _STEPS = flags.DEFINE_integer("steps", 5, "Steps a call; training's is an epoch.
 
 def compare(network: str) -> None:
     """Runs the rivals on the steps of "teacher" or "student"; prints their ratio."""
-    job = side_by_side.Job.of_flags(
+    job = side_by_side.Job.from_flags(
         f"{network}_step", _BATCH.value, batch=_BATCH.value, steps=_STEPS.value
     )
     flops = job.batch * job.step_flops()[network]

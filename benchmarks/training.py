@@ -27,7 +27,7 @@ _EPOCHS = flags.DEFINE_integer("epochs", 72, "Of each network; 2 with --quick.")
 def main(_: list[str]) -> None:
     """Runs the rivals and prints their ratio."""
     quick = side_by_side.QUICK.value
-    job = side_by_side.Job.of_flags(
+    job = side_by_side.Job.from_flags(
         "training",
         16 if quick else _SAMPLES.value,
         epochs=2 if quick else _EPOCHS.value,

@@ -169,14 +169,14 @@ class Ensemble:
 
     def _score(self, seed: str, inputs: Inputs, batch_size: int) -> dict[str, Scores]:
         arrays = score(self.pairs[seed], inputs, batch_size=batch_size)
-        how = decision(self.image_score, masked=inputs.masked)
-        return {name: self._scores(entry, how) for name, entry in arrays.items()}
+        kind = decision(self.image_score, masked=inputs.masked)
+        return {name: self._scores(entry, kind) for name, entry in arrays.items()}
 
     def combine(self, by_seed: ScoresBySeed, *, masked: bool) -> dict[str, Scores]:
         """The ensemble's scores, from the scores of every pair."""
         if len(by_seed) == 1 and not _is_cross(by_seed):
             return next(iter(by_seed.values()))
-        how = decision(self.image_score, masked=masked)
+        kind = decision(self.image_score, masked=masked)
         arrays = {
             seed: {
                 name: {"map": jnp.asarray(own.maps), "mean": jnp.asarray(own.mean)}
@@ -187,11 +187,11 @@ class Ensemble:
         combined = {}
         for name in NETWORKS:
             entry = jax.device_get(self.combined(arrays, name))
-            combined[name] = self._scores(entry, how)
+            combined[name] = self._scores(entry, kind)
             if "max_by_fold" in entry:
                 combined[name] = dataclasses.replace(
                     combined[name],
-                    by_fold=entry[f"{how}_by_fold"],
+                    by_fold=entry[f"{kind}_by_fold"],
                     maximum_by_fold=entry["max_by_fold"],
                 )
         return combined
@@ -236,8 +236,8 @@ class Ensemble:
         by_seed = self.score_by_member(inputs, batch_size)
         return self.combine(by_seed, masked=inputs.masked)
 
-    def _scores(self, arrays: Mapping[str, np.ndarray], how: str) -> Scores:
-        main = (arrays[name] for name in ("map", "max", "mean", how))
+    def _scores(self, arrays: Mapping[str, np.ndarray], kind: str) -> Scores:
+        main = (arrays[name] for name in ("map", "max", "mean", kind))
         return Scores(*main, smoothing=self.reading.smoothing)
 
 

@@ -42,9 +42,9 @@ def _tail(others: Float[np.ndarray, " m"], score: float) -> float:
     if score <= start:
         return 1.0
     # Maximum likelihood of an exponential whose observations end at `end`.
-    seen = others[first:last] - start
+    excesses = others[first:last] - start
     beyond = others.size - last
-    scale = (seen.sum() + beyond * (end - start)) / seen.size
+    scale = (excesses.sum() + beyond * (end - start)) / excesses.size
     if scale <= 0:
         return 0.0
     return float((1 - _TAIL) * np.exp(-(score - start) / scale))

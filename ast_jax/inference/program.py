@@ -105,13 +105,13 @@ class Program:
     @functools.cached_property
     def _compiled(self):
         split = PartitionSpec(DATA_AXIS)
-        mapped = jax.shard_map(
+        sharded = jax.shard_map(
             self._scorer.function,
             mesh=self._mesh,
             in_specs=(PartitionSpec(), split),
             out_specs=split,
         )
-        return jax.jit(mapped)
+        return jax.jit(sharded)
 
 
 @functools.cache

@@ -155,7 +155,7 @@ def _trained(
         training.start()
     limit = _TRACED_STEPS if stage.profile else 1
     total = 0
-    with stop_asked() as asked:
+    with stop_asked() as must_stop:
         while steps := max(training.called for training in trainings):
             start = time.perf_counter()
             with traced(stage.profile if total == 1 else None):
@@ -169,7 +169,7 @@ def _trained(
                 training.advance(losses[slot])
                 for slot, training in enumerate(trainings)
             ]
-            ending = asked(range(total - steps, total))
+            ending = must_stop(range(total - steps, total))
             for slot, training in enumerate(trainings):
                 if due[slot] or ending:
                     training.save(take_state(states, slot, mesh))
@@ -299,9 +299,9 @@ class _Training:
         self._losses = []
         return self.finished or epoch % self._stage.checkpoint_epochs == 0
 
-    def _not_finite(self, what: str, first: int) -> str:
+    def _not_finite(self, subject: str, first: int) -> str:
         return (
-            f"{self._task.directory}: the {self._stage.name}'s {what} not finite "
+            f"{self._task.directory}: the {self._stage.name}'s {subject} not finite "
             f"between steps {first} and {self._done}; the last checkpoint is kept. "
             "Lower train.learning_rate or look for damaged inputs."
         )

@@ -269,8 +269,8 @@ def write_manifest(path: Path, rows: list[dict[str, str]]) -> Path:
 def test_manifest_says_what_each_file_is(name, tmp_path):
     root = tmp_path / "bolts"
     path = write_manifest(root / name, manifest_rows(root))
-    given = root if name.startswith("manifest") else path
-    splits = load("folder", given, "bolts", mode="rgb3d")
+    place = root if name.startswith("manifest") else path
+    splits = load("folder", place, "bolts", mode="rgb3d")
     assert splits["train"].ids == ("train/good/left_1", "train/good/right_1")
     (bad,) = splits["test"]
     assert (bad.id, bad.defect) == ("test/stain/bad", "stain")

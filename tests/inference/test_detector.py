@@ -342,8 +342,8 @@ def test_colours_are_the_categorys_and_meet_at_the_pixel_threshold(run, rgb, det
     assert scale.middle == detector.calibration.pixel_threshold
     path = run.directory / "bagel" / "calibration.json"
     scales = json.loads(path.read_text())["scales"]
-    of = [seed["student"] for seed in scales.values()]
-    lowest = np.mean([-s["map_mean"] / s["map_std"] for s in of])
+    students = [seed["student"] for seed in scales.values()]
+    lowest = np.mean([-s["map_mean"] / s["map_std"] for s in students])
     assert scale.low == pytest.approx(lowest)
     uncalibrated = Detector.load(rgb.directory).colour_scale
     assert (uncalibrated.low, uncalibrated.middle) == (0.0, 2.0)

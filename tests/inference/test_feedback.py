@@ -67,17 +67,18 @@ def test_joining_is_calibrating_on_all(made, folds):
     values = [json.loads(line)["score"] for line in rows.read_text().splitlines()]
     new = np.arange(8)
     if folds is None:
-        scores, maxima, of = np.array(values[:8]), np.array(values[:8]) + 1, None
-        of_all = None
+        scores, maxima = np.array(values[:8]), np.array(values[:8]) + 1
+        all_folds = None
     else:
-        of = (40 + new) % 4
-        scores = np.array(values[:8]) + of / 100
-        maxima, of_all = scores + 1, np.append(calibration.score_folds, of)
+        new_folds = (40 + new) % 4
+        scores = np.array(values[:8]) + new_folds / 100
+        maxima = scores + 1
+        all_folds = np.append(calibration.score_folds, new_folds)
     together = calibrate(
         np.append(calibration.scores, scores),
         np.append(calibration.map_maxima, maxima),
         0.1,
-        of_all,
+        all_folds,
     )
     assert result.calibration.scores == together.scores
     assert result.calibration.score_folds == together.score_folds

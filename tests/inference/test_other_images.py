@@ -28,7 +28,9 @@ def opened(train=TRAIN, validation=VALIDATION):
     splits = {"train": train, "validation": validation, "test": {}}
     config = default()
     config.dataset.root = "/other"
-    return Category("bagel", {s: parts(of) for s, of in splits.items()}, None, config)
+    return Category(
+        "bagel", {s: parts(names) for s, names in splits.items()}, None, config
+    )
 
 
 @pytest.fixture

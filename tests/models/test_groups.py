@@ -80,7 +80,7 @@ def networks(fusion: str):
     def draw(leaf):
         return jnp.asarray(rng.uniform(-0.2, 0.2, leaf.shape), leaf.dtype)
 
-    drawn = [of | {"params": jax.tree.map(draw, of["params"])} for of in variables]
+    drawn = [one | {"params": jax.tree.map(draw, one["params"])} for one in variables]
     return *zip(pair, drawn, strict=True), x
 
 
@@ -93,13 +93,13 @@ def test_teachers_side_by_side_invert_and_only_their_scales_change_volume(fusion
     )
     np.testing.assert_allclose(back, x, atol=1e-4)
     np.testing.assert_allclose(inverse, -log_det)
-    scales = [of["log_scale"].sum() for of in variables["params"].values()]
+    scales = [flow["log_scale"].sum() for flow in variables["params"].values()]
     np.testing.assert_allclose(log_det, np.full((2, 4, 4), sum(scales)), rtol=1e-5)
 
 
 def test_a_student_sees_the_other_stage_of_its_modality_alone():
     """Of four groups the second's z depends on its own stage, its ẑ on the first's."""
-    (teacher, of_teacher), (student, of_student), x = networks("late")
+    (teacher, teacher_variables), (student, student_variables), x = networks("late")
 
     def change(network, variables, channels):
         y = x.at[..., slice(*channels)].add(1.0)
@@ -107,7 +107,7 @@ def test_a_student_sees_the_other_stage_of_its_modality_alone():
         before, after = (r[0] if isinstance(r, tuple) else r for r in results)
         return set(np.flatnonzero((before != after).any((0, 1, 2))).tolist())
 
-    assert change(teacher, of_teacher, (2, 5)) == {2, 3, 4}
-    assert change(student, of_student, (0, 2)) == {2, 3, 4}
-    assert change(student, of_student, (2, 5)) == {0, 1}
-    assert change(student, of_student, (7, 10)) == {5, 6}
+    assert change(teacher, teacher_variables, (2, 5)) == {2, 3, 4}
+    assert change(student, student_variables, (0, 2)) == {2, 3, 4}
+    assert change(student, student_variables, (2, 5)) == {0, 1}
+    assert change(student, student_variables, (7, 10)) == {5, 6}

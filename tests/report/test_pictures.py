@@ -19,8 +19,8 @@ def decoded(uri: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(data)))
 
 
-def positions(of=DEFECTIVE) -> dict[str, np.ndarray]:
-    size = pictures.thumbnail_size(of.size)
+def positions(part=DEFECTIVE) -> dict[str, np.ndarray]:
+    size = pictures.thumbnail_size(part.size)
     return {name: np.full(size, 0.5) for name in ("student", "teacher", "combined")}
 
 
