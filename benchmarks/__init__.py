@@ -1,1 +1,1 @@
-"""Timings beside other implementations; each prints its ratios, last line JSON."""
+"""Timings of ours and other implementations; each prints ratios, then a JSON line."""

@@ -1,12 +1,12 @@
-"""Everything that one asks of a new machine, in one command; the most wanted first.
+"""Measures a new machine with one command, the most important parts first.
 
     python -m benchmarks.accelerator --output=DIR --minutes=8 [--quick]
 
-Says what the machine is, then measures part after part (`accelerator_parts.py`), each
-in a process of its own with a time limit. DIR/accelerator.json and DIR/accelerator.md
-are written anew after every part, so that a machine that is taken away early leaves
-what was done. Where PyTorch sees the same kind of device it runs beside. With --quick
-every part runs in small, for 90 s on two cores.
+Describes the machine, then measures part after part (`accelerator_parts.py`), each in
+its own process with a time limit. Writes DIR/accelerator.json and DIR/accelerator.md
+after every part, so that the results remain if the machine is lost early. PyTorch is
+measured too if it supports the device. With --quick every part is small and takes 90 s
+on two cores.
 """
 
 import json
@@ -30,9 +30,12 @@ _LEAST_S = 5.0  # less time is not worth a start
 
 
 def main(_: list[str]) -> None:
-    """Runs all parts, or as a process of this command one of them."""
+    """Runs all parts; a child process runs one of them."""
     if _PART.value:
-        answer, sys.stdout = sys.stdout, sys.stderr  # libraries' chatter is no answer
+        answer, sys.stdout = (
+            sys.stdout,
+            sys.stderr,
+        )  # libraries may print lines of their own
         logging.set_verbosity(logging.WARNING)
         print(json.dumps(PARTS[_PART.value].measure()), file=answer)
         return
@@ -52,7 +55,7 @@ def main(_: list[str]) -> None:
 
 
 def run(name: str, limit_s: float) -> dict[str, Any]:
-    """One part in a process of its own: its "rows" and "seconds", or the "reason"."""
+    """Runs a part in its own process; returns "rows" and "seconds", or the "reason"."""
     start = time.monotonic()
     command = [sys.executable, "-m", "benchmarks.accelerator", f"--part={name}"]
     try:
@@ -72,7 +75,7 @@ def run(name: str, limit_s: float) -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    """Variables for the parts' processes, beside the caller's own."""
+    """The parts' environment variables, added to the caller's."""
     shared = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # several use the device
     if QUICK.value:  # in small, compiling is most of the time
         shared["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
@@ -80,7 +83,7 @@ def environment() -> dict[str, str]:
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """The results so far in Markdown: a line a figure, or why there is none."""
+    """The results so far in Markdown, a line per figure; an absent one has its reason."""
     lines = ["| part | figure | value | aim |", "|---|---|---|---|"]
     for name, result in results.items():
         for row in map(Row.from_dict, result.get("rows", ())):

@@ -1,4 +1,4 @@
-"""The parts of `benchmarks.accelerator`: what each measures, and for how long at most.
+"""The parts of `benchmarks.accelerator`, each with its time limit.
 
 A part is a function without arguments that returns rows; --quick makes it small.
 """
@@ -24,7 +24,7 @@ Rows = list[dict[str, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One figure: what it is, its value (None where it does not exist), unit, aim."""
+    """One figure: name, value (None if it does not exist), unit, aim."""
 
     figure: str
     value: float | str | None
@@ -46,7 +46,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A part: what it asks, how it measures, the seconds it may take."""
+    """A part: its question, its function, its time limit in seconds."""
 
     question: str
     function: Callable[[], list[Row]]
@@ -58,7 +58,7 @@ class Part:
 
 
 def machine() -> list[Row]:
-    """Which device, how many, and by which versions."""
+    """The devices, their number, and the versions of libraries."""
     import flax
     import jax
     import jaxlib
@@ -89,7 +89,7 @@ def job(task: str, **fields: Any) -> Job:
 
 
 def steps_job(network: str) -> Job:
-    """A call of many train steps, so that the call itself does not count."""
+    """A call of many train steps, so that the cost of the call is small."""
     return job(f"{network}_step", samples=8, steps=2 if QUICK.value else 50)
 
 
@@ -127,7 +127,7 @@ class Training:
 
 
 def train(work: Job, count: int = 1, **sections: dict[str, Any]) -> Training:
-    """Trains `count` categories in one run, a seed each.
+    """Trains `count` categories in one run, each with its own seed.
 
     Args:
       work: what is trained on.
@@ -150,7 +150,7 @@ def train(work: Job, count: int = 1, **sections: dict[str, Any]) -> Training:
 
 
 def one_category() -> list[Row]:
-    """A whole category, compilation apart."""
+    """A whole category, without compilation."""
     found = train(category_job())
     return [
         Row("a category, teacher and student", found.seconds, "s", "< 45 s"),
@@ -206,7 +206,7 @@ def parity() -> list[Row]:
 
 
 def profile() -> list[Row]:
-    """How busy the device is, and compilation anew and from the cache."""
+    """The device's busy time, and compilation with and without the cache."""
     import jax
 
     from benchmarks.common import cache_programs
@@ -254,7 +254,7 @@ def busy_seconds(folder: Path) -> float | None:
 
 
 def pytorch() -> list[Row]:
-    """PyTorch beside ours: eager and compiled, of which the faster counts."""
+    """PyTorch's time, eager or compiled, whichever is faster."""
     if importlib.util.find_spec("torch") is None:
         return [Row("PyTorch is not installed", None)]
     import jax
@@ -290,7 +290,7 @@ def pytorch() -> list[Row]:
 
 
 def several_devices() -> list[Row]:
-    """Losses on all devices beside one's, and how much faster several are."""
+    """Losses on all devices and on one, and the speed-up."""
     import jax
 
     if jax.device_count() < 2:

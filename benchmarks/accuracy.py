@@ -1,4 +1,4 @@
-"""How good the detectors are: real data, real weights, three seeds, one table.
+"""The detectors' accuracy: real data, real weights, three seeds, one table.
 
 python -m benchmarks.accuracy --output=runs/accuracy --shared=../shared --only=solar
 
@@ -33,7 +33,7 @@ HEAD = ("row", "category", "image AUROC", "AP", "AU-PRO 30 %", "recall at 5 %", 
 
 
 class Row(NamedTuple):
-    """A run: its name, and what it changes of its configuration."""
+    """A run: its name, and its changes of the configuration."""
 
     name: str
     config: str
@@ -95,7 +95,7 @@ def command(row: Row, folder: Path) -> list[str]:
 
 
 def train(row: Row, folder: Path) -> None:
-    """Trains and evaluates the row, unless it has been; notes the time it took."""
+    """Trains and evaluates the row, unless that is done; records its time."""
     if (folder / "results.json").exists():
         return
     started = time.monotonic()
@@ -112,7 +112,7 @@ def train(row: Row, folder: Path) -> None:
 
 
 def lines(row: Row, folder: Path) -> Iterator[tuple[str, ...]]:
-    """The table's cells, a category each, per cent."""
+    """The table's cells, one for each category, in per cent."""
     if not (folder / "results.json").exists():
         return
     results = json.loads((folder / "results.json").read_text())
@@ -134,7 +134,7 @@ def _with_deviation(figures: dict, key: str) -> str:
 
 
 def _recall(folder: Path, category: str) -> str:
-    """The ensemble's, from the table of decisions in the report."""
+    """The ensemble's recall, from the report's table of decisions."""
     text = (folder / "report" / "results.md").read_text()
     for line in text.partition("Decisions")[2].splitlines():
         cells = [cell.strip() for cell in line.strip("| ").split("|")]

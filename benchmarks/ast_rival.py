@@ -1,6 +1,6 @@
 """Serves our side of a `side_by_side.Job`: `python -m benchmarks.ast_rival FOLDER`.
 
-Leaves its initial weights in FOLDER/weights.safetensors, under PyTorch's names.
+Writes its initial weights to FOLDER/weights.safetensors, with PyTorch's names.
 """
 
 import sys
@@ -28,7 +28,7 @@ NETWORKS = ("teacher", "student")
 
 
 def memory_mb() -> float:
-    """Peak memory of the accelerator, of the process where there is none."""
+    """Peak memory of the accelerator; without one, of the process."""
     stats = jax.devices()[0].memory_stats()
     return stats["peak_bytes_in_use"] / 1e6 if stats else peak_mb()
 
@@ -36,7 +36,7 @@ def memory_mb() -> float:
 def create(
     network: str, job: Job, mesh: Mesh, **options: Any
 ) -> tuple[nn.Module, TrainState]:
-    """A network and its state, one task's; γ is 0.3, so that every gradient counts."""
+    """A network and one task's state; γ is 0.3, so that no gradient is zero."""
     config = category.configured(job)
     make = {"teacher": create_teacher, "student": create_student}[network]
     size = {"side": job.side, "channels": job.channels}
@@ -120,8 +120,8 @@ def serve_training(job: Job, folder: Path) -> None:
 
 
 def own_serve(functions, folder: Path, **options: Any) -> None:
-    """`common.serve` with what JAX knows of memory and compilation."""
-    # A training compiles anew; that does not count, but need not take its time either.
+    """`common.serve` with JAX's memory and compilation times."""
+    # A training compiles again; that does not count, and the cache shortens it.
     cache_programs(folder / "cache")
     keep, clock = folder / "ours.npz", compile_clock()
     serve(functions, keep=keep, memory_mb=memory_mb, compiling_s=clock, **options)

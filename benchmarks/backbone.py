@@ -91,7 +91,7 @@ def count_flops(net, size: int) -> float:
 
 
 def run_rivals(folder: Path, rounds: int) -> tuple[dict[str, Timing], float]:
-    """What was seen of the rivals, whose features must agree, and the roof's FLOP/s."""
+    """Times the rivals, whose features must agree, and the roof."""
     own = ("--serve", str(folder), "--model", _MODEL.value, "--size", str(_SIZE.value))
     with (
         Rival("benchmarks.backbone", *own) as ours,
@@ -115,7 +115,7 @@ def check_agreement(folder: Path) -> None:
 
 
 def serve_ours(folder: Path) -> None:
-    """Serves the backbone, made as training makes it."""
+    """Serves the backbone of training."""
     import jax
     from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""Our training of a whole category, as `train.py` does it once the features stand."""
+"""Our training of a whole category, as `train.py` does it after feature extraction."""
 
 import json
 from pathlib import Path
@@ -49,7 +49,7 @@ def train(
 
 
 def train_many(config: ConfigDict, inputs: Inputs, directory: Path, count: int) -> None:
-    """Trains `count` pairs on the first device, each with a seed of its own."""
+    """Trains `count` pairs on the first device, each with its own seed."""
     batch = config.train.batch_size
     pairs = [
         UntrainedPair(f"seed {n}", Task(n, directory / f"seed_{n}"), inputs, batch)

@@ -1,4 +1,4 @@
-"""What the timings share: rivals in processes of their own, taking turns.
+"""The common part of all timings: rivals in their own processes, which take turns.
 
 A rival is a module that calls `serve` with the function to be timed. It runs alone in
 its process, so that its peak memory is its own, and only when asked, so that several of
@@ -40,23 +40,23 @@ def serve(
     compiling_s: Callable[[], float] | None = None,
     **facts: Any,
 ) -> None:
-    """Calls the function whose name comes in as a line; answers with what it took.
+    """Reads the names of functions, line by line; calls each and prints its time.
 
-    Each is called at least twice before the first question.
+    Each function is called at least twice before the first line is read.
 
     Args:
-      functions: by name, a single one as "call". Each returns when its result is there.
-      keep: an .npz file for the results of the first calls, stacked, by name.
-      kept: how many calls.
-      warm_up: what is called first in place of each, where a call takes long.
-      memory_mb: the process's, or the accelerator's, peak memory.
+      functions: by name, a single one as "call". Each returns when its result is ready.
+      keep: an .npz file for the stacked results of the first calls, by name.
+      kept: the number of these calls.
+      warm_up: is called first instead of each, if a call takes long.
+      memory_mb: returns the peak memory of the process or the accelerator.
       compiling_s: the seconds spent compiling so far, which do not count as a call's.
         Where unknown, compilation is by how much the first call takes longer.
-      facts: what the starter is told about this rival.
+      facts: about this rival, for the process that starts it.
     """
     functions = {"call": functions} if callable(functions) else functions
     answers = sys.stdout
-    sys.stdout = sys.stderr  # libraries' chatter is no answer
+    sys.stdout = sys.stderr  # libraries may print lines of their own
     clock = compiling_s or (lambda: 0.0)
     compile_s, results = {}, {}
     for name, function in functions.items():
@@ -81,7 +81,7 @@ def serve(
 
 
 def compile_clock() -> Callable[[], float]:
-    """A function that tells the seconds that XLA has compiled for since now."""
+    """Returns a function that returns XLA's seconds of compilation since now."""
     import jax
 
     events = [
@@ -99,7 +99,7 @@ def compile_clock() -> Callable[[], float]:
 
 
 def cache_programs(folder: Path) -> None:
-    """Lets JAX keep what it compiles in a folder, so that nothing is compiled twice."""
+    """Lets JAX keep compiled programs in a folder, so that it compiles each once."""
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -117,7 +117,7 @@ class Rival:
     """A module that serves, in its own process; a context manager.
 
     Attributes:
-      facts: what it said of itself, "compile_s" (by function) among it.
+      facts: from the rival, with "compile_s" by function.
       peak_mb: its peak memory at the last answer.
       processor_s: all threads' seconds of each call so far, by name.
     """
@@ -173,13 +173,13 @@ def alternate(
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """What was seen of a rival.
+    """The timings of a rival.
 
     Attributes:
       median_s: of each of its functions, by name.
       processor_s: likewise, all threads' time on a processor, compilation included;
         other people's work on the machine touches it less.
-      compile_s: what compiling each one took.
+      compile_s: seconds of compilation of each.
       peak_mb: peak memory.
     """
 
@@ -209,14 +209,14 @@ def compare(rivals: Mapping[str, Rival], rounds: int) -> dict[str, Timing]:
 
 
 def matrix_product(dtype: str) -> None:
-    """Serves a matrix product, by JAX: the roof of what this machine computes.
+    """Serves a matrix product by JAX: the roof of this machine's speed.
 
     Its "flops" is a fact. bfloat16 factors are accumulated in float32.
     """
     import jax
     import jax.numpy as jnp
 
-    # Milliseconds on either, so that the call itself does not count.
+    # Milliseconds, so that the cost of the call is small.
     side = 2048 if jax.default_backend() == "cpu" else 8192
     rng = np.random.default_rng(0)
     a = jnp.array(rng.normal(size=(side, side)), dtype)

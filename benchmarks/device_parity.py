@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from reference_arrays import CASES, channels_last, load, relative_error
 from stand_in_weights import REFERENCE, state_dict
 
-# What multiplies, and the factors' type.
+# The operation, and the factors' type.
 PRECISIONS = {
     "float32, highest": ("highest", "float32"),
     "float32, the device's default": (None, "float32"),

@@ -1,4 +1,4 @@
-"""The monitor on simulated streams: false alarms, and the delay until a shift is seen.
+"""The monitor on simulated streams: false alarms, and the delay of alarms at a shift.
 
 python -m benchmarks.drift
 
@@ -19,11 +19,11 @@ ALPHA, SIZES, SHIFT, AFTER = 0.05, (20, 50, 100, 200), 0.5, 1000
 def alarms(
     n: int, streams: int, parts: int, shifted_from: int | None, seed: int
 ) -> Int[np.ndarray, " streams"]:
-    """When each stream reaches the alarm; `parts` where it does not.
+    """The part at which each stream raises the alarm; `parts` if it raises none.
 
     Args:
       n: calibration parts.
-      streams: how many, side by side.
+      streams: their number, side by side.
       parts: of each.
       shifted_from: the part from which on scores are shifted; None for never.
       seed: of the draws.

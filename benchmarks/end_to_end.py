@@ -1,4 +1,4 @@
-"""Time from images on disk to results.json beside PyTorch: a whole small category.
+"""Time from images on disk to results.json, ours and PyTorch's: a small category.
 
     python -m benchmarks.end_to_end [--quick] [--size=PIXELS] [--epochs=N]
 
@@ -73,7 +73,7 @@ def main(_: list[str]) -> None:
             "torch_s": torch_s,
             "ratio": torch_s / ours_s,
             "cold_ratio": torch_s / (ours_s + compile_s),
-            "roof_share": None,  # decoding, metrics and pictures are among it
+            "roof_share": None,  # includes decoding, metrics and pictures
             "compile_s": compile_s,
             "peak_mb": timings["ours"].peak_mb,
             "torch_peak_mb": timings[layout].peak_mb,
@@ -86,7 +86,7 @@ def main(_: list[str]) -> None:
 
 
 def write_images(root: Path, job: dict) -> None:
-    """A category laid out as MVTec AD: bright discs, the defective with a square."""
+    """A category in MVTec AD's layout: bright discs; defective ones have a square."""
     rng, side = np.random.default_rng(0), 256
     rows, columns = np.mgrid[:side, :side] - side / 2
     part = np.where((np.hypot(rows, columns) < 0.4 * side)[..., None], 160, 40)
@@ -108,7 +108,7 @@ def write_images(root: Path, job: dict) -> None:
 
 
 def check_agreement(folder: Path, layout: str) -> None:
-    """Ends the benchmark unless both found the same: losses, then AUROCs."""
+    """Ends the benchmark if losses or AUROCs differ."""
     ours, theirs = (
         np.load(folder / f"{name}.npz")["call"] for name in ("ours", layout)
     )
@@ -118,7 +118,7 @@ def check_agreement(folder: Path, layout: str) -> None:
 
 
 def serve_ours(folder: Path) -> None:
-    """Serves `train.py`'s work on the folder's images, from nothing but them."""
+    """Serves `train.py`'s work on the folder's images, without any cache."""
     from ast_jax import config as configuration
     from ast_jax.pipeline import open_categories, train_and_evaluate
     from ast_jax.run import Run

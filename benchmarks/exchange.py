@@ -1,4 +1,4 @@
-"""Our variables under PyTorch's names: both sides start from the same weights."""
+"""Our variables with PyTorch's names: both sides start from the same weights."""
 
 import re
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _LEAVES = {
 
 
 def torch_state(variables: Mapping[str, Mapping]) -> dict[str, np.ndarray]:
-    """A state dict for `torch_ast`'s networks of Flax's collections, kernels OIHW."""
+    """Converts Flax's collections to a state dict of `torch_ast`, with kernels OIHW."""
     state = {}
     for (_, *path, leaf), value in flatten_dict(variables).items():
         modules = [re.sub(r"^(f1|f2|block)_?(\d+)$", r"\1.\2", name) for name in path]
@@ -29,7 +29,7 @@ def torch_state(variables: Mapping[str, Mapping]) -> dict[str, np.ndarray]:
 
 
 def save_weights(folder: Path, variables: Mapping[str, Mapping]) -> None:
-    """Writes FOLDER/weights.safetensors: variables by network, its name in front."""
+    """Writes FOLDER/weights.safetensors; names start with the network's."""
     tensors = {
         f"{network}.{key}": value
         for network, collections in variables.items()

@@ -1,4 +1,4 @@
-"""The cost of a run's detector beside its backbone alone, in turns, an image.
+"""The cost per image of a run's detector and of its backbone alone.
 
     python -m benchmarks.inference_cost --run=runs/part [--images=24] [--rounds=7]
 

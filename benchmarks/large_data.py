@@ -5,8 +5,8 @@ networks on maps of 24×24 positions, the paper's, in a process whose memory is 
 With depth alone, whose 64 channels need no backbone, the network inputs take 3 GB and
 the teacher's outputs as much again: more than may be resident.
 
-Anonymous memory is what the process holds; the rest of what is resident are mapped
-files, whose pages the kernel takes back when somebody needs the room.
+Anonymous memory belongs to the process; the rest of the resident memory is mapped
+files, whose pages the kernel can free.
 """
 
 import argparse
@@ -25,7 +25,7 @@ _TEST_SHARE = 20  # every so many-th part is a test image, half of those defecti
 
 
 def write_parts(root: Path, count: int) -> None:
-    """A category in the layout of `configs/folder.py`; what is there is kept."""
+    """A category in the layout of `configs/folder.py`; existing files are kept."""
     y, x = np.mgrid[:SIZE, :SIZE]
     disc = np.hypot(y - SIZE / 2, x - SIZE / 2) < 0.4 * SIZE
     for number in tqdm(range(count), "writing parts", disable=None):

@@ -1,4 +1,4 @@
-"""Time of training a category against its images and the epochs: both linear.
+"""Time of training a category as a function of images and of epochs: both linear.
 
     python -m benchmarks.linear_cost --output=cost.png [--quick] [--side=N] [--width=N]
 

@@ -1,4 +1,4 @@
-"""From pictures to a backbone's door: the cost of each part, and peak memory.
+"""The cost of each step from a picture to the backbone's input, and peak memory.
 
     python -m benchmarks.pictures [--quick] [--pictures=10000]
 
@@ -37,7 +37,7 @@ Decode = Callable[[bytes], np.ndarray]
 
 
 def picture(seed: int) -> Image.Image:
-    """A lit, grainy surface with things on it."""
+    """A lit, grainy surface with objects."""
     rng = np.random.default_rng(seed)
     width, height = SIZE
     light = np.add.outer(np.linspace(60, 140, height), np.linspace(0, 60, width))
@@ -60,7 +60,7 @@ def encoded(image: Image.Image, kind: str) -> bytes:
 
 
 def decoders(kind: str) -> Iterator[tuple[str, Decode]]:
-    """Ours, and what the other libraries that are installed have for this kind."""
+    """Our decoder, and those of other installed libraries, for one kind of file."""
     yield "Pillow", decode_image
 
     def installed(name: str) -> bool:
@@ -96,7 +96,7 @@ def decoders(kind: str) -> Iterator[tuple[str, Decode]]:
 
 
 def core_ms(function: Callable, item: object, repeats: int) -> float:
-    """Milliseconds of one core for one call, whatever else the machine does."""
+    """Milliseconds of one core for one call, independent of other work."""
     times = []
     for _ in range(repeats):
         start = time.process_time()
@@ -157,7 +157,7 @@ def memory(count: int) -> list[tuple[int, float]]:
 
 def main(_: list[str]) -> None:
     """Prints the table and the figures."""
-    # First, before the parts' own arrays make the peak.
+    # First, because the parts' own arrays would be the peak.
     peaks = memory(_PICTURES.value) if _PICTURES.value else []
     found = costs(5 if QUICK.value else 25)
     print("| part | ms of a core | pictures/s, two cores | difference |")

@@ -1,4 +1,4 @@
-"""Time and memory of all pixel metrics, AU-PRO among them, on full-size images.
+"""Time and memory of all pixel metrics, including AU-PRO, on full-size images.
 
     taskset -c 0 python -m benchmarks.pixel_metrics --images=160
 
@@ -40,7 +40,7 @@ def maps(images: int, side: int) -> Iterator[np.ndarray]:
 
 
 def main(_: list[str]) -> None:
-    """Prints the metrics, the seconds beside those that making the maps takes."""
+    """Prints the metrics, and the seconds without those for making the maps."""
     images, side = _IMAGES.value, _SIDE.value
     start = time.perf_counter()
     for _ in zip(maps(images, side), masks(images, side), strict=True):

@@ -1,4 +1,4 @@
-"""Time of the 3D preprocessing beside a loop over the missing pixels with PyTorch.
+"""Time of the 3D preprocessing, and of a loop over missing pixels with PyTorch.
 
     OPENBLAS_NUM_THREADS=1 python -m benchmarks.preprocessing [--quick]
 
@@ -101,7 +101,7 @@ def main(_: list[str]) -> None:
         "ours_s": ours_s,
         "torch_s": torch_s,
         "ratio": torch_s / ours_s,
-        "roof_share": None,  # hardly a matrix product in it
+        "roof_share": None,  # it has almost no matrix products
         "peak_mb": peak / 1e6,
         "quick": QUICK.value,
     }

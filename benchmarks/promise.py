@@ -1,13 +1,13 @@
-"""Whether decisions keep their promise: asked, attainable, guaranteed and observed.
+"""Compares the wanted, attainable, guaranteed and observed rates of false alarms.
 
 python -m benchmarks.promise --dataset=mvtec_ad --root=../shared/data/mvtec_ad
 
-Real pictures, their real features (mean and maximum over the feature map, projected to
-32 numbers by chance), and a detector that is fitted anew in each of 2,000 repetitions:
-a Gaussian with a shrunk covariance, whose squared Mahalanobis distance is the score. It
-is the cheapest that learns from its good pictures as the networks do, and with few it
-fits them as closely. Each repetition draws n good pictures to fit and calibrate on, as
-many others to decide on as there are (at most 100), and all defective ones.
+Uses real pictures and their real features: mean and maximum over the feature map, in a
+random projection to 32 numbers. The detector is a Gaussian with a shrunk covariance;
+the squared Mahalanobis distance is the score. It is cheap enough to be fitted in each
+of 2,000 repetitions, and like the networks it fits few good pictures too closely. Each
+repetition draws n good pictures to fit and calibrate, and decides on the other good
+pictures (at most 100) and on all defective ones.
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ class Row:
 
 
 def vectors(config) -> Iterator[tuple[str, Vectors, Vectors]]:
-    """(category, good, defective) of a data set, a vector a picture."""
+    """(category, good, defective) of a data set, one vector per picture."""
     for category in open_categories(config):
         found = {"good": [], "defective": []}
         for split in ("train", "validation", "test"):
@@ -73,7 +73,7 @@ def vectors(config) -> Iterator[tuple[str, Vectors, Vectors]]:
 
 
 def _projected(good: np.ndarray, defective: np.ndarray) -> tuple[Vectors, Vectors]:
-    """By one random matrix, which has seen no picture."""
+    """Projects vectors by one random matrix, which depends on no picture."""
     rng = np.random.default_rng(0)
     matrix = rng.standard_normal((good.shape[1], DIMENSIONS)) / good.shape[1] ** 0.5
     return good @ matrix, defective @ matrix
@@ -132,7 +132,7 @@ def measure(
 
 
 def planted(name: str, good: Vectors, defective: Vectors, repetitions: int) -> str:
-    """How many of 3 defective among 97 good pictures are listed, and how many good."""
+    """The numbers of listed pictures: of 3 defective ones, and of 97 good ones."""
     rng, hits, false = np.random.default_rng(0), [], []
     for _ in range(repetitions):
         mine = good[rng.permutation(len(good))[:97]]

@@ -20,7 +20,7 @@ _CALLS = 10
 
 
 def create(folder: Path, *, quick: bool) -> Detector:
-    """The paper's RGB detector with EfficientNet-B5, in bfloat16; small where quick."""
+    """The paper's RGB detector with EfficientNet-B5, in bfloat16; small if `quick`."""
     config = default()
     model = "tf_efficientnet_b0" if quick else "tf_efficientnet_b5"
     random_backbone.write(folder, model, config.backbone.stage)
@@ -48,7 +48,7 @@ def create(folder: Path, *, quick: bool) -> Detector:
 def seconds_by_batch(
     batches: Sequence[int], quick: bool
 ) -> Iterator[tuple[int, float]]:
-    """The median seconds of a call for each batch, pixels from and maps to the host."""
+    """The median seconds of a call for each batch, from pixels to maps on the host."""
     with tempfile.TemporaryDirectory() as folder:
         detector = create(Path(folder), quick=quick)
     run = jax.jit(detector.function)

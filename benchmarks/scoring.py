@@ -1,4 +1,4 @@
-"""Time of scoring beside PyTorch: teacher, student and upsampling, from given features.
+"""Time of scoring features, ours and PyTorch's: teacher, student, upsampling.
 
     python -m benchmarks.scoring [--quick] [--dtype=bfloat16]
 

@@ -1,4 +1,4 @@
-"""Our networks beside PyTorch's: the same random features, weights and work for both.
+"""Our networks and PyTorch's, with the same random features, weights and work.
 
 A benchmark describes a `Job`; `benchmarks.ast_rival` and `benchmarks.torch_rival` (in
 both memory formats, of which the faster counts) do it in processes of their own, must
@@ -45,7 +45,7 @@ _COMPILE = flags.DEFINE_bool(
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What both sides do; sizes are the paper's.
+    """The work of both sides; the sizes are the paper's.
 
     Attributes:
       task: "teacher_step", "student_step", "training" or "scoring".
@@ -75,7 +75,7 @@ class Job:
 
     @classmethod
     def from_flags(cls, task: str, samples: int, **fields: Any) -> "Job":
-        """With width, dtype and torch.compile as the flags say."""
+        """Makes a job with width, dtype and torch.compile from the flags."""
         return cls(
             task,
             samples,
@@ -88,7 +88,7 @@ class Job:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Reads what `save` wrote."""
+        """Reads a job that `save` has written."""
         return cls(**json.loads((folder / "job.json").read_text()))
 
     def save(self, folder: Path) -> None:
@@ -101,10 +101,10 @@ class Job:
             np.save(folder / "target.npy", x[..., ::-1])
 
     def forward_flops(self) -> dict[str, float]:
-        """Of each network, an image: two a multiplication and addition.
+        """FLOPs of each network per image: two for a multiplication and an addition.
 
-        Convolutions only, and without the positional encoding's share, which is the
-        same for every image.
+        Counts convolutions only, without the positional encoding's part, which all
+        images share.
         """
         c, hidden, width = self.channels, self.hidden, self.width
         first, second = c // 2, c - c // 2
@@ -116,9 +116,9 @@ class Job:
         return {key: 2.0 * self.side**2 * n for key, n in multiplications.items()}
 
     def step_flops(self) -> dict[str, float]:
-        """Of a training step of each, an image: three times the forward pass.
+        """FLOPs of a training step per image: three times the forward pass.
 
-        Less the gradients to the input, of which none is needed.
+        Leaves out the gradients to the input, which are not needed.
         """
         c, per_weight = self.channels, 2.0 * self.side**2 * 3**2
         none = {"teacher": (c - c // 2) * self.hidden, "student": c * self.width}
@@ -142,13 +142,13 @@ def random_features(job: Job) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What was seen of all rivals, by name; `roof` in FLOP/s."""
+    """The timings of all rivals, by name; `roof` in FLOP/s."""
 
     timings: dict[str, Timing]
     roof: float
 
     def figures(self, call: str = "call", *, units: int, flops: float) -> dict:
-        """The JSON's figures of one of the calls.
+        """The JSON's figures of one call.
 
         Args:
           call: its name.
@@ -180,14 +180,14 @@ class Outcome:
 
 
 def run(job: Job, tried: Sequence[str] | None = None) -> Outcome:
-    """Lets all rivals do the job, in turn.
+    """Lets all rivals do the job in turns.
 
     Args:
       job: the work.
       tried: PyTorch's memory formats, none for ours alone; the flags' by default.
 
     Raises:
-      SystemExit: a rival does not start, or computes something else than ours.
+      SystemExit: a rival does not start, or its results differ from ours.
     """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -196,7 +196,7 @@ def run(job: Job, tried: Sequence[str] | None = None) -> Outcome:
         def start(module: str, *arguments: str) -> Rival:
             return stack.enter_context(Rival(f"benchmarks.{module}", *arguments))
 
-        # Ours first: it writes the weights with which PyTorch starts too.
+        # Ours first, because it writes the initial weights for PyTorch.
         rivals = {"ours": start("ast_rival", str(folder))}
         for layout in layouts() if tried is None else tried:
             rivals[layout] = start("torch_rival", str(folder), layout)
@@ -213,13 +213,13 @@ def run(job: Job, tried: Sequence[str] | None = None) -> Outcome:
 
 
 def settings(job: Job) -> dict[str, Any]:
-    """What the JSON says of the job."""
+    """The job's settings in the JSON."""
     names = ("dtype", "torch_dtype", "torch_compile", "width")
     return {name: getattr(job, name) for name in names} | {"quick": QUICK.value}
 
 
 def check_agreement(folder: Path, layout: str, tolerance: float) -> None:
-    """Ends the benchmark unless PyTorch's losses or scores are ours."""
+    """Ends the benchmark if PyTorch's losses or scores differ from ours."""
     with np.load(folder / "ours.npz") as ours, np.load(folder / f"{layout}.npz") as its:
         for call, expected in ours.items():
             difference = np.abs(its[call] - expected).max()

@@ -1,4 +1,4 @@
-"""Time of a train step of the student beside PyTorch, at the paper's sizes.
+"""Time of the student's train step, ours and PyTorch's, at the paper's sizes.
 
     python -m benchmarks.student_step [--quick] [--dtype=bfloat16] [--steps=50]
 

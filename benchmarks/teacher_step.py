@@ -1,4 +1,4 @@
-"""Time of a train step of the teacher beside PyTorch, at the paper's sizes.
+"""Time of the teacher's train step, ours and PyTorch's, at the paper's sizes.
 
     python -m benchmarks.teacher_step [--quick] [--dtype=bfloat16] [--steps=50]
 

@@ -1,4 +1,4 @@
-"""Teacher and student in plain PyTorch, by docs/method.md's equations: the yardstick.
+"""Teacher and student in plain PyTorch, by docs/method.md's equations, for comparison.
 
 Maps are [b,c,h,w], contiguous or channels_last as the caller lays them out. Tensors are
 named as our parameters' paths, with PyTorch's own names for the leaves (`f1.0.conv1`,
@@ -53,7 +53,7 @@ class TorchTeacher(nn.Module):
     """The flow: 4 × (fixed permutation, two-sided affine coupling)."""
 
     def __init__(self, side: int, channels: int, hidden: int = 64, clamp: float = 1.9):
-        """Makes two conditioners a block, with 5×5 kernels in the last block."""
+        """Makes two conditioners for each block, with 5×5 kernels in the last one."""
         super().__init__()
         first, second = channels // 2, channels - channels // 2
         self.clamp, self.sizes = clamp, (first, second)
@@ -115,7 +115,7 @@ class TorchStudent(nn.Module):
         width: int = 1024,
         negative_slope: float = 0.01,
     ):
-        """Maps `channels` to as many, `width` of them inside."""
+        """Maps `channels` to as many, with `width` inside."""
         super().__init__()
         self.negative_slope = negative_slope
         self.conv1 = conv(channels + ENCODING_CHANNELS, width)

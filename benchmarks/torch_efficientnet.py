@@ -1,4 +1,4 @@
-"""The same network in plain PyTorch, layer for layer as timm runs it: the yardstick.
+"""The same network in plain PyTorch, layer by layer as timm's, for comparison.
 
 Convolutions, batch norm and activations stay separate, as in a timm model in evaluation
 mode. Serves the network that `benchmarks.backbone` describes in a folder, and needs no
@@ -73,7 +73,7 @@ def same_pads(size: int, kernel: int, stride: int) -> tuple[int, int]:
 def load(
     folder: Path, device: str = "cpu"
 ) -> tuple[TorchEfficientNet, tuple[torch.Tensor, torch.Tensor]]:
-    """What `random_backbone` wrote: the network, and mean and deviation [3,1,1]."""
+    """Reads the network of `random_backbone`, and mean and deviation [3,1,1]."""
     text = (folder / "network.json").read_text()
     net = json.loads(text, object_hook=lambda fields: SimpleNamespace(**fields))
     tensors = load_file(folder / "weights.safetensors", device)
@@ -85,7 +85,7 @@ def main(folder: Path, layout: str) -> None:
     """Serves the network on the folder's images; leaves its features there."""
     model, (mean, std) = load(folder)
     images = torch.from_numpy(np.load(folder / "images.npy")).permute(0, 3, 1, 2)
-    if layout == "contiguous":  # else the NHWC images are channels_last as they are
+    if layout == "contiguous":  # the NHWC images are channels_last already
         images = images.contiguous()
 
     @torch.inference_mode()

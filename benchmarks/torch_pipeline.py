@@ -48,7 +48,7 @@ class Pipeline:
             }
 
     def run(self) -> np.ndarray:
-        """All of it; first epochs' losses, image and pixel AUROC."""
+        """Runs all; returns first epochs' losses, image and pixel AUROC."""
         x = self.features(sorted((self.root / "train" / "good").iterdir()))
         teacher, student = self.networks(x)
         losses = torch_ast.train(
@@ -120,7 +120,7 @@ class Pipeline:
         }
 
     def read_truth(self, path: Path, side: int) -> Tensor:
-        """The ground truth [side,side], above 0 where any of it is."""
+        """The ground truth [side,side]; every touched pixel is above 0."""
         mask = self.root / "ground_truth" / path.parent.name / f"{path.stem}_mask.png"
         pixels = torch.from_numpy(np.array(Image.open(mask), np.float32))
         return F.interpolate(pixels[None, None], size=(side, side), mode="bilinear")[
@@ -129,7 +129,7 @@ class Pipeline:
 
 
 def teacher_loss(teacher: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
-    """Of the rows, unmasked."""
+    """The loss of some rows, without a mask."""
     z, log_det = teacher(x[rows])
     m = torch.ones_like(log_det)
     return torch_ast.negative_log_likelihood(z, log_det, m).mean()
@@ -138,7 +138,7 @@ def teacher_loss(teacher: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
 def student_loss(
     teacher: nn.Module, student: nn.Module, x: Tensor, rows: Tensor
 ) -> Tensor:
-    """Of the rows, unmasked."""
+    """The loss of some rows, without a mask."""
     with torch.no_grad():
         z = teacher(x[rows])[0]
     return torch_ast.distance(z, student(x[rows]), torch.ones_like(z[:, 0])).mean()

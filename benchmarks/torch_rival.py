@@ -2,7 +2,7 @@
 
     python -m benchmarks.torch_rival FOLDER contiguous|channels_last
 
-On a GPU where PyTorch sees one. Imports no JAX, so that its memory is PyTorch's.
+Uses a GPU if PyTorch sees one. Imports no JAX, so that its memory is PyTorch's.
 """
 
 import sys
@@ -34,7 +34,7 @@ class Rival:
         self.tensors = load_file(folder / "weights.safetensors")
 
     def autocast(self) -> torch.autocast:
-        """bfloat16 where the job says so."""
+        """bfloat16 if the job asks for it."""
         enabled = self.job.torch_dtype == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
@@ -71,7 +71,7 @@ class Rival:
         return torch.from_numpy(np.load(self.folder / "foreground.npy")).to(self.device)
 
     def teacher_loss(self, teacher: nn.Module, x: Tensor, m: Tensor) -> Tensor:
-        """Of a batch."""
+        """The loss of a batch."""
         with self.autocast():
             z, log_det = teacher(x)
         return torch_ast.negative_log_likelihood(z, log_det, m).mean()
@@ -79,19 +79,19 @@ class Rival:
     def student_loss(
         self, student: nn.Module, x: Tensor, m: Tensor, target: Tensor
     ) -> Tensor:
-        """Of a batch."""
+        """The loss of a batch."""
         with self.autocast():
             z_student = student(x)
         return torch_ast.distance(target, z_student, m).mean()
 
     def memory_mb(self) -> float:
-        """Peak memory of the accelerator, of the process where there is none."""
+        """Peak memory of the accelerator; without one, of the process."""
         if self.device.type == "cpu":
             return peak_mb()
         return torch.cuda.max_memory_allocated() / 1e6
 
     def serve(self, functions, **options) -> None:
-        """`common.serve`, its first results kept as the layout's."""
+        """`common.serve`; keeps the first results under the layout's name."""
         keep = self.folder / f"{self.layout}.npz"
         serve(functions, keep=keep, memory_mb=self.memory_mb, **options)
 

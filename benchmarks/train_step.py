@@ -1,4 +1,4 @@
-"""Time of a train step of one network: what `teacher_step` and `student_step` share."""
+"""The common part of `teacher_step` and `student_step`."""
 
 from absl import flags
 

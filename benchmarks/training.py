@@ -1,4 +1,4 @@
-"""Time of training a whole category beside PyTorch: teacher, then student.
+"""Time of training a whole category, ours and PyTorch's: teacher, then student.
 
     python -m benchmarks.training [--quick] [--samples=N] [--epochs=N] [--width=N]
 

@@ -21,7 +21,7 @@ _FLAGS = (
 
 
 class Browser:
-    """One window. `run` takes JavaScript and returns what it returns."""
+    """One window. `run` executes JavaScript and returns its result."""
 
     def __init__(self, address: str, width: int, height: int, profile: str):
         flags = [*_FLAGS, f"user-data-dir={profile}", f"window-size={width},{height}"]
@@ -84,7 +84,7 @@ def browser(width: int = 1280, height: int = 900) -> Iterator[Browser]:
 
 
 def _started() -> tuple[subprocess.Popen, str]:
-    """chromedriver and its port; again where another process took that just before."""
+    """Starts chromedriver on a free port; tries again if another process takes it."""
     for _ in range(5):
         command = [DRIVER, "--port=0"]
         driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

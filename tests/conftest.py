@@ -1,7 +1,7 @@
 """Eight simulated devices, and the jaxtyping signatures checked while tests run.
 
-What JAX compiles is kept in .pytest_cache: tests, the workers that run them and the
-commands that they start compile many programs alike.
+JAX's compiled programs are kept in .pytest_cache, because tests, their workers and the
+commands that they start compile many equal programs.
 """
 
 import os
@@ -28,9 +28,9 @@ install_import_hook("ast_jax", "beartype.beartype")
 
 @pytest.fixture(scope="module")
 def quick_compilation():
-    """For small networks, whose compilation costs ten times what running them does.
+    """For small networks, whose compilation takes ten times as long as their use.
 
-    Not for comparisons with recorded arrays: it changes the rounding.
+    Do not use it for comparisons with recorded arrays, because it changes rounding.
     """
     jax.config.update("jax_disable_most_optimizations", True)
     yield

@@ -1,4 +1,4 @@
-"""Evaluated runs made up without training, for the report."""
+"""Evaluated runs without training, for the report."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ SIDE = 8  # of the score maps
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """What `write_report` takes."""
+    """The arguments of `write_report`."""
 
     run: Run
     evaluations: list[results.Evaluation]
@@ -63,7 +63,7 @@ def made_up_run(
 
 
 def part(part_id: str, defect: str, size: tuple[int, int] = (48, 64)) -> Part:
-    """A disc on a dark ground, nearer than it; a defect is a brighter square."""
+    """A disc on a dark and more distant ground; a defect is a brighter square."""
     y, x = np.mgrid[: size[0], : size[1]]
     disc = np.hypot(y - size[0] / 2, x - size[1] / 2) < 0.4 * size[0]
     mask = np.zeros(size, bool)

@@ -98,7 +98,7 @@ def mvtec_ad(
     grey: bool = True,
     size=SIZE,
 ) -> Path:
-    """MVTec AD: maybe grey images; no ground truth of good parts."""
+    """MVTec AD: RGB or grey images; no ground truth of good parts."""
     base, seed = root / category, 0
     splits = {"train": {"good": train}}
     splits["test"] = {"good": good} | (defects or {"scratch": 2, "thread": 2})
@@ -152,7 +152,7 @@ def mvtec_loco(
     good: int = 3,
     bad: int = 2,
 ) -> Path:
-    """MVTec LOCO: one mask a defect, its grey value an entry of the configuration."""
+    """MVTec LOCO: one mask per defect; its grey value names a configuration's entry."""
     base = root / category
     splits = {"train": train, "validation": validation, "test": good}
     for seed, (split, count) in enumerate(splits.items()):

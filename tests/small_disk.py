@@ -1,4 +1,4 @@
-"""Disks to test with: too small, or read-only. Only root may mount them."""
+"""Disks for tests, too small or read-only. Only root may mount them."""
 
 import contextlib
 import os

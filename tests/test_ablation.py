@@ -1,4 +1,4 @@
-"""An ablation is a folder of ordinary runs that share what they may, and a table."""
+"""An ablation is a folder of ordinary runs, which share teachers, and a table."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What a notebook calls: fit on pictures, use the detector, evaluate elsewhere."""
+"""The functions for notebooks: fit, use the detector, evaluate moved data."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def detector(workdir, config, quick_compilation):
-    """Of arrays, two epochs, a quarter held out; without a backbone, to be quick."""
+    """From arrays, two epochs, a quarter held out; without a backbone, to be fast."""
     return ast_jax.fit(xyz=CLOUDS, workdir=workdir, config=config, alpha=0.3)
 
 
@@ -103,11 +103,11 @@ def test_what_cannot_be_learned_from_is_told_before_anything_is_trained(
         with pytest.raises(UserError, match=named):
             ast_jax.fit(workdir=tmp_path / "run", **({"config": config} | wrong))
         assert not (tmp_path / "run" / "config.json").exists()
-    assert config.dataset.root == ""  # the caller's own stays as it was
+    assert config.dataset.root == ""  # the caller's own does not change
 
 
 def test_names_are_listed_before_they_are_imported_and_stay_light():
-    """A command's flags need no JAX, the class of a detector needs no report."""
+    """A command's flags need no JAX, and the class Detector needs no report."""
     script = """
 import sys, ast_jax
 assert {"Detector", "fit", "train", "evaluate", "UserError"} <= set(dir(ast_jax))

@@ -1,4 +1,4 @@
-"""What all commands share: paths, logging, JAX's cache, and the answer to Ctrl-C."""
+"""The common part of all commands: paths, logging, JAX's cache, Ctrl-C."""
 
 import logging
 import os
@@ -68,7 +68,7 @@ def test_jaxs_own_variables_stay_as_the_user_set_them(updates, monkeypatch):
 
 
 def no_home(monkeypatch):
-    """As in a container, whose user has a number and no more."""
+    """As in a container, whose user has only a number."""
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
 
@@ -116,7 +116,7 @@ start.train()
 
 
 def test_ctrl_c_during_the_imports_is_neither_lost_nor_a_traceback():
-    # A job in a shell's background, as the tests may be, hands on to ignore Ctrl-C.
+    # A shell's background job, as the tests may be, makes its children ignore Ctrl-C.
     ours = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         process = subprocess.Popen(

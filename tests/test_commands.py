@@ -1,4 +1,4 @@
-"""The commands as their users start them: each with its flags, in its own process."""
+"""The commands as users start them: each with its flags, in its own process."""
 
 import importlib
 import json

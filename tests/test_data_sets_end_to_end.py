@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 @pytest.fixture(scope="module", autouse=True)
 def one_device():
-    """Eight take longer to compile for, and nothing here depends on their number."""
+    """Eight devices take longer to compile for, and no test here needs them."""
     one = jax.devices()[:1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "devices", lambda: one)
@@ -44,7 +44,7 @@ def trained(directory: Path, name: str, root: Path, **changes) -> Run:
 
 
 def evaluated(run: Run, root: Path | None = None, **options) -> dict:
-    """What is in results.json, maybe of data that lie elsewhere now."""
+    """The content of results.json; the data may have moved."""
     config = run.config.copy_and_resolve_references()
     config.dataset.root = str(root or config.dataset.root)
     evaluate(run, config, **options)

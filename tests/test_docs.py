@@ -1,4 +1,4 @@
-"""What the documentation names is there: linked files, and modules in back quotes."""
+"""The files that the documentation links, and modules in back quotes, exist."""
 
 import re
 from pathlib import Path

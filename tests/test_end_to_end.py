@@ -143,7 +143,7 @@ def test_a_lost_teacher_of_a_finished_run_is_trained_again(trained, tmp_path):
 
 @pytest.mark.parametrize("changed", ["added", "removed"])
 def test_other_training_images_do_not_enter_a_trained_run(tmp_path, changed):
-    """They would be calibrated on what the networks have seen."""
+    """The threshold would come from images that the networks have learned."""
     root = layouts.mvtec_ad(tmp_path / "data", "screw", train=12)
     config = tiny(tmp_path, "mvtec_ad", root, mode="rgb")
     run = train(config, tmp_path / "run")

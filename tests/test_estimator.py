@@ -1,7 +1,7 @@
 """The scikit-learn estimator: its contract, by scikit-learn's checks, and real images.
 
-The checks fit about a hundred tables. They look at the contract alone, so a quick
-stand-in takes the place of the networks there.
+The checks fit about a hundred tables. They test only the contract, so a fast stand-in
+replaces the networks.
 """
 
 import types
@@ -34,7 +34,7 @@ class MeanImage:
 
 @pytest.fixture
 def unchecked_types():
-    """scikit-learn wants arguments of every type kept, and looked at by `fit` alone."""
+    """scikit-learn wants arguments of every type stored, and checked only by `fit`."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

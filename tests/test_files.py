@@ -1,4 +1,4 @@
-"""Files are whole or not there, and no two of them share a name."""
+"""Files are whole or absent, and no two of them have the same name."""
 
 import json
 import re
@@ -73,7 +73,7 @@ def test_a_name_of_every_length_can_be_written(tmp_path):
                 files.write_bytes(tmp_path / f"{unique(name)}{suffix}", b"")
 
 
-# Names that come close to each other: capitals, forms of one letter, numbers, suffixes.
+# Similar names: capitals, Unicode forms, numbers, suffixes.
 LETTERS = st.sampled_from(
     ["a", "A", "ü", "u\u0308", "Ü", "ß", "ss", "\u0131", "i", "ﬁ", "fi"]
 )
@@ -109,7 +109,7 @@ def test_names_are_unique_on_any_file_system(names, remembered):
     for how in range(6):
         kept = [list(spellings(path))[how] for path in paths]
         assert len(set(kept)) == len(paths)
-        # A file never stands where a folder has to be.
+        # No file has the name of a folder.
         assert not {list(spellings(folder))[how] for folder in folders} & set(kept)
     for name in found:
         assert not name.is_absolute()

@@ -1,4 +1,4 @@
-"""Imports go one way: a room of the package imports those before it, none behind it."""
+"""Imports go one way: a room of the package imports only rooms before it."""
 
 import ast
 import graphlib
@@ -24,17 +24,17 @@ ORDER = (
 )
 
 
-# What a user calls on an object is imported when it is called.
+# A method that a user calls may import a later room inside its body.
 UPWARDS = {
     ("ast_jax.inference.detector", "ast_jax.interop.export"),
 }
 
 
 def imported_modules(source: str) -> set[str]:
-    """The names of this package that a module imports, in its functions too.
+    """The names of this package that a module imports, also inside functions.
 
-    `from ast_jax import run` counts as `ast_jax.run`. What a module runs as a program,
-    below `if __name__ == "__main__":`, is no import of it.
+    `from ast_jax import run` counts as `ast_jax.run`. Imports below
+    `if __name__ == "__main__":` do not count.
     """
     tree = ast.parse(source)
     tree.body = [node for node in tree.body if not is_program(node)]
@@ -53,10 +53,10 @@ def is_program(node: ast.stmt) -> bool:
 
 
 def imports(known: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Every module with a module that it imports, but for those of `UPWARDS`."""
+    """Yields (module, imported module), except those of `UPWARDS`."""
     for name, source in known.items():
         for target in imported_modules(source):
-            # A name that is imported from a module stands for the module.
+            # A name that is imported from a module counts as the module.
             module = target if target in known else target.rpartition(".")[0]
             if (name, module) not in UPWARDS:
                 yield name, module
@@ -67,7 +67,7 @@ def room(module: str) -> str:
 
 
 def modules() -> dict[str, str]:
-    """The source of every module by its dotted name, except the package's face."""
+    """The source of every module except `ast_jax/__init__.py`, by dotted name."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts

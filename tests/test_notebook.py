@@ -1,4 +1,4 @@
-"""docs/quickstart.ipynb runs, and shows what it says."""
+"""docs/quickstart.ipynb runs, and its outputs are as its text says."""
 
 import json
 import os

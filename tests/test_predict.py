@@ -1,4 +1,4 @@
-"""predict.py: rows in order, pictures for each, and an exit status that tells."""
+"""predict.py: rows in order, heat maps, and the exit status."""
 
 import io
 import json
@@ -189,7 +189,7 @@ def test_without_a_threshold_its_fields_are_null(tmp_path_factory, tmp_path):
 
 
 class Pipe(io.RawIOBase):
-    """A pipe whose reader goes away after so many rows."""
+    """A pipe whose reader closes it after some rows."""
 
     def __init__(self, rows: int):
         self.lines, self._rows = [], rows
@@ -224,8 +224,8 @@ def test_a_stream_pairs_with_a_folder_of_clouds_only(detector, parts, tmp_path):
 
 
 def start(run, *flags):
-    """predict.py as its own process, quickly compiled."""
-    # A job in a shell's background, as the tests may be, hands on to ignore Ctrl-C.
+    """predict.py in its own process, with quick compilation."""
+    # A shell's background job, as the tests may be, makes its children ignore Ctrl-C.
     ours = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return subprocess.Popen(

@@ -1,4 +1,4 @@
-"""A run's folder opens again, refuses what is not the same run, and is locked."""
+"""A run's folder opens again, refuses another run, and is locked."""
 
 import json
 

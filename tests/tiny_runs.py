@@ -1,4 +1,4 @@
-"""Runs that train in seconds, made once a session, for tests that only read them."""
+"""Runs that train in seconds, made once per session, for tests that only read them."""
 
 import layouts
 from test_end_to_end import tiny
@@ -12,7 +12,7 @@ _made: dict[str, Run] = {}
 
 
 def bagel(tmp_path_factory) -> Run:
-    """RGB and 3D, two seeds, calibrated; with everything that changes the input."""
+    """RGB and 3D, two seeds, calibrated; with all options that change the input."""
     if "bagel" not in _made:
         folder = tmp_path_factory.mktemp("bagel")
         root = layouts.mvtec_3d_ad(folder / "data", "bagel", train=12, validation=0)
@@ -48,7 +48,7 @@ def plus(tmp_path_factory) -> Run:
 
 
 def _trained(config, folder) -> Run:
-    """As train.py leaves it, without the figures and the report."""
+    """A run as train.py makes it, without the figures and the report."""
     run = train(config, folder)
     for category in open_categories(config):
         calibrate_category(run, category)

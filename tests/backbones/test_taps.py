@@ -1,4 +1,4 @@
-"""Several depths of a backbone come out side by side on one grid."""
+"""Several stages of a backbone are joined side by side on one grid."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Weights from a file or the hub: taken only when every tensor is there and sound."""
+"""Weights from a file or the hub are used only if every tensor exists and is sound."""
 
 import hashlib
 import http.server
@@ -91,7 +91,7 @@ def test_other_kinds_of_file_are_refused(tmp_path, suffix):
 
 
 def damaged_header(rng, data):
-    """One byte of the header, or of its length, is another."""
+    """One byte of the header, or of its length, is changed."""
     length = 8 + int.from_bytes(data[:8], "little")
     position = rng.integers(length)
     changed = bytearray(data)
@@ -146,7 +146,7 @@ DAMAGES = (
 
 
 def test_a_thousand_damaged_files_never_give_wrong_weights(file):
-    """A clear error each; a flipped byte that changes nothing may also be harmless."""
+    """Each gives a clear error, unless the flipped byte changes nothing."""
     rng, harmless = np.random.default_rng(0), 0
     data = save(TENSORS)
     for n in range(1000):
@@ -270,7 +270,7 @@ def test_a_release_is_found_by_its_sha256(hub):
 
 
 def test_a_silent_hub_is_given_up(hub, monkeypatch):
-    """It accepts the connection and never answers; without patience, not after 8 s."""
+    """It accepts the connection and never answers; the test shortens the 8 s."""
     ended = threading.Event()
     monkeypatch.setattr(hub, "do_HEAD", lambda self: ended.wait())
     monkeypatch.setattr(timm_weights, "_PATIENCE", 0.05)

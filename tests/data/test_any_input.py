@@ -1,4 +1,4 @@
-"""Whatever a user hands over becomes a part or one UserError, and nothing else."""
+"""Any input of a user becomes a part or one UserError."""
 
 import io
 
@@ -74,7 +74,7 @@ def refused_or(function, *args, **options):
 
 
 def encoded(array, kind: str) -> bytes:
-    """A file of the array; what the format can't hold is another example's."""
+    """A file of the array; rejects arrays that the format cannot hold."""
     file = io.BytesIO()
     try:
         if kind == "npy":

@@ -1,4 +1,4 @@
-"""How many bits a camera fills: estimated once, and kept for every later image."""
+"""The number of bits of a camera is estimated once, and kept for later images."""
 
 import re
 from pathlib import Path

@@ -73,7 +73,7 @@ def test_prepared_data_hold_the_publishers_bytes_and_only_z(tmp_path):
 def test_prepared_data_are_read_from_anywhere_without_the_publishers_folder(
     name, tmp_path
 ):
-    """As from a bucket: by tfds alone, and every byte is the publisher's."""
+    """As from a bucket, by tfds alone; every byte is the publisher's."""
     import tensorflow_datasets as tfds
 
     dataset, category = make(name, tmp_path)

@@ -1,4 +1,4 @@
-"""What is wrong with the user's data, told in one line that names it."""
+"""A fault in the user's data is one line that names it."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The 3D preprocessing against the authors' arrays, and where it must not break.
+"""The 3D preprocessing against the authors' arrays, and on unusual clouds.
 
 `tests/reference/preprocess_3d.npz` holds two synthetic clouds run through the authors'
 public code, which leaves the first row and column unfilled.

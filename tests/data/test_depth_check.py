@@ -1,4 +1,4 @@
-"""Depth that is not what it says is told; depth that is only unusual is not."""
+"""Depth with a wrong unit or value is refused; unusual depth is accepted."""
 
 import io
 import re

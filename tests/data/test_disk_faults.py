@@ -86,7 +86,7 @@ def test_prepared_data_on_a_read_only_disk(disk, config):
 
 
 def test_a_value_that_is_no_number_is_caught_where_it_enters(tmp_path, config):
-    """NaN is how scanners say "missing"; infinity is a mistake, and its file named."""
+    """NaN means "missing" for scanners; infinity is an error that names the file."""
     good = tmp_path / "data" / "bagel" / "train" / "good" / "xyz"
     for name, value in (("000.tiff", np.nan), ("001.tiff", np.inf)):
         points = tifffile.imread(good / name)

@@ -1,4 +1,4 @@
-"""Which of a folder's files become parts, and that none of the others goes unseen."""
+"""A folder's files become parts, or the user is told that they are ignored."""
 
 import os
 import re
@@ -248,7 +248,7 @@ class TestExclude:
         assert len(train) == 5
         assert train.excluded == ("train/good/002",)
         assert "1 left out by dataset.exclude" in train.summary
-        names.unlink()  # a run that has recorded it needs the list no more
+        names.unlink()  # a run that has recorded it does not need the list any more
         again = data.load(dataset, category, mode="rgb", excluded=train.excluded)
         assert again["train"].fingerprint == train.fingerprint
 

@@ -1,4 +1,4 @@
-"""Manifests as people write them: read, or refused in a line that names the line."""
+"""Manifests as people write them are read, or an error names the line."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Paths, pictures and arrays become a folder that reads back as they were."""
+"""Paths, pictures and arrays become a folder, which is read back unchanged."""
 
 import layouts
 import numpy as np

@@ -107,7 +107,7 @@ def test_pixel_metrics_read_generators_once_and_in_order():
 
 
 def test_pixel_metrics_hold_at_most_twelve_bytes_a_pixel():
-    """So 100 images of 1024² take less than 1.3 GB."""
+    """Then 100 images of 1024² take less than 1.3 GB."""
     images, side = 40, 128
     rng = np.random.default_rng(0)
     mask = np.zeros((side, side), bool)

@@ -1,4 +1,4 @@
-"""Figures of a category, means over categories and seeds, and what is null and why."""
+"""Figures of a category, means over categories and seeds, and reasons for nulls."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""A part's array in the cache is right, or it is not there, whatever happens."""
+"""A part's array in the cache is right or missing, whatever happens."""
 
 import dataclasses
 import os
@@ -42,10 +42,10 @@ class Killed(BaseException):
 
 
 class CacheMachine(RuleBasedStateMachine):
-    """Adds, kills, damages, exchanges and opens again; a model knows what is right.
+    """Adds, kills, damages, exchanges and opens again; compares with a model.
 
-    Whatever a store gives is what was written for that part and kind, and what it does
-    not give it says to be missing.
+    A store returns the array that was written for a part and kind, or reports it as
+    missing.
     """
 
     places = st.tuples(st.sampled_from(PARTS), st.sampled_from([KIND, OTHER]))
@@ -80,7 +80,7 @@ class CacheMachine(RuleBasedStateMachine):
         part, kind = place
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
             patch.setattr(Path, "replace", self.die)
-            patch.setattr(Path, "unlink", lambda path: None)  # nobody tidies up
+            patch.setattr(Path, "unlink", lambda path: None)  # no clean-up
             self.stores[kind.folder].write(part, array(part, kind))
 
     @staticmethod

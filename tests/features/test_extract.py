@@ -1,4 +1,4 @@
-"""Feature extraction: right features whatever the batches, devices and damage."""
+"""Feature extraction gives the same features for all batches, devices and damage."""
 
 import dataclasses
 import hashlib
@@ -61,7 +61,7 @@ def digests(part):
 class Station:
     """Random parts in memory, and a record of which were decoded.
 
-    Only by threads: the type checker of the tests takes a look at a part, too.
+    Counts threads only, because the tests' type checker decodes a part too.
     """
 
     def __init__(self, count, seed=0, image=True, z=True):
@@ -187,7 +187,7 @@ def test_processes_divide_the_parts_and_merge_nothing(tmp_path, monkeypatch, sha
 
     def meet(_):
         assert sorted(first.decoded) == [0, 2, 4, 6]
-        if shared:  # the second process has done its share by now
+        if shared:  # the second process has done its part by now
             with monkeypatch.context() as patch:
                 patch.setattr(jax, "process_index", lambda: 1)
                 patch.setattr(extract, "barrier", lambda _: None)

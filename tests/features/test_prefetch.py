@@ -1,4 +1,4 @@
-"""Batches keep their order, fill up or do not wait, and leave nothing behind."""
+"""Batches keep their order, are full or do not wait, and leave no thread behind."""
 
 import itertools
 import queue

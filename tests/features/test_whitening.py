@@ -35,7 +35,7 @@ def test_the_inverse_gives_the_features_back():
 
 
 def test_few_rows_are_shrunk_as_scikit_learn_shrinks_them():
-    """Of fewer rows than channels the covariance itself has no inverse."""
+    """With fewer rows than channels the covariance has no inverse."""
     rows = correlated_rows(9).astype(np.float64)
     standard = (rows - rows.mean(0)) / rows.std(0)
     expected, share = ledoit_wolf(standard, assume_centered=True)

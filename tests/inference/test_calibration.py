@@ -121,7 +121,7 @@ def test_a_nan_to_calibrate_on_is_refused():
 
 
 def cross_calibrated(rng, n, k, alpha, spread=0.5):
-    """Fold models that disagree: each sees a part's score with a noise of its own."""
+    """Fold models that disagree: each adds its own noise to a part's score."""
     folds = np.arange(n) % k
     parts = rng.standard_normal(n + 50)
     seen = parts[:, None] + spread * rng.standard_normal((n + 50, k))
@@ -195,12 +195,12 @@ def test_99_parts_do_for_one_per_cent_with_cross():
 
 
 def test_cross_keeps_its_bound_where_folds_conspire():
-    """Folds that disagree so that the alarm is as likely as it can be."""
+    """The folds disagree in the way that makes an alarm most likely."""
     rng = np.random.default_rng(3)
     n, k, alarms = 20, 4, []
     for _ in range(4000):
         left_out = rng.random((k, n // k))
-        # A new part is high in one fold's eyes exactly if it is in all others' too.
+        # A new part has a high score in one fold if and only if it has in all others.
         new = np.full((1, k), rng.random())
         folds = np.repeat(np.arange(k), n // k)
         calibration = calibrate(left_out.ravel(), left_out.ravel(), 0.05, folds)

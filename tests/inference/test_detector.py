@@ -1,4 +1,4 @@
-"""The detector says what evaluation says, of whatever form a part comes in."""
+"""The detector agrees with the evaluation, for every form of a part."""
 
 import dataclasses
 import json
@@ -147,7 +147,7 @@ def test_a_live_stream_answers_before_the_next_part_is_there(run, detector):
     part = files(run, "test/good/001")
     arriving.put(part)
     results = detector.predict_many(iter(arriving.get, None), live=True)
-    first = next(results)  # would wait for ever if it took a second part
+    first = next(results)  # would wait for ever if it needed a second part
     for _ in range(3):
         arriving.put(part)
     arriving.put(None)

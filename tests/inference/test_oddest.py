@@ -1,4 +1,4 @@
-"""The good parts that a detector finds oddest: chosen among those it has not seen."""
+"""The oddest good parts are chosen among those that training has left out."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from ast_jax.run import Run
 
 
 class Rows(list):
-    """Stands for inputs: a row is its own score."""
+    """Replaces inputs: a row is its own score."""
 
     def select(self, rows):
         return Rows(self[row] for row in rows)
@@ -25,7 +25,7 @@ class Opened(Category):
 
 
 class Trained(Ensemble):
-    """Scores each part as its input says."""
+    """The score of each part is its input."""
 
     def score(self, inputs, batch_size):
         image = np.array(inputs, np.float64)

@@ -1,4 +1,4 @@
-"""Other images under the same names never change what a run decides, unasked."""
+"""Other images with the same names do not change a run's threshold by themselves."""
 
 import logging
 

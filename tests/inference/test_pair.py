@@ -19,7 +19,9 @@ SIDE, CHANNELS = 8, 6
 def test_transformed_kernels_score_as_the_plain_ones(
     kind, dtype, monkeypatch, quick_compilation
 ):
-    monkeypatch.setattr(convolution, "_KERNEL_COST", 0)  # maps so small have none else
+    monkeypatch.setattr(
+        convolution, "_KERNEL_COST", 0
+    )  # otherwise no kernel is transformed for such small maps
     settings = config.default()
     settings.student.update(kind=kind, width=8)
     settings.teacher.hidden = 4

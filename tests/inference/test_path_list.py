@@ -1,4 +1,4 @@
-"""A list of paths is read in any encoding, line by line as it comes."""
+"""A list of paths is read in any encoding, line by line as it arrives."""
 
 import codecs
 import io

@@ -1,4 +1,4 @@
-"""A part is the same part in whatever form it is handed over."""
+"""A part is the same in every form that a user may pass."""
 
 import jax.numpy as jnp
 import layouts

@@ -1,4 +1,4 @@
-"""The authors' `.pth` pair becomes a run that scores as their code, or is refused."""
+"""The authors' `.pth` pair becomes a run with their code's scores, or is refused."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ STAND_IN = "tf_efficientnet_b0"  # its stage 2 has the recorded pairs' 40 channe
 
 
 def recorded_config(mode: str):
-    """What the recorded pairs were made with: hidden 16, width 32, map 8×8."""
+    """The configuration of the recorded pairs: hidden 16, width 32, map 8×8."""
     config = default()
     config.mode = mode
     config.teacher.hidden, config.student.width = 16, 32
@@ -40,7 +40,7 @@ def recorded_config(mode: str):
 
 @pytest.fixture
 def files(tmp_path):
-    """Writes a recorded pair as the authors' code does; changes are of its tensors."""
+    """Writes a recorded pair as the authors' code does, with changed tensors."""
 
     def write(name: str, **changes) -> dict[str, Path]:
         paths = {}
@@ -79,7 +79,7 @@ def test_an_imported_pair_scores_as_the_authors_code(files, tmp_path, name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_permutations_are_drawn_as_the_authors_do(name):
-    """They are not in the state dict; k has seed k, and is module 2k + 2 of theirs."""
+    """They are not in the state dict; number k has seed k, and is module 2k + 2."""
     case = load(name)
     for k in range(4):
         recorded = case[f"perm/{2 * k + 2}"]

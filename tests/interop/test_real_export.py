@@ -1,4 +1,4 @@
-"""On every test image of cable_gland, through real weights, the file decides alike.
+"""With real weights the file decides like its detector on all images of cable_gland.
 
 Needs the folder `shared` beside the repository (or AST_JAX_SHARED) with cable_gland of
 MVTec 3D-AD and EfficientNet-Lite0; skipped without it.

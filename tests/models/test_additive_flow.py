@@ -1,4 +1,4 @@
-"""Additive couplings preserve volume, invert exactly, and stand beside one another."""
+"""Additive couplings preserve volume, invert exactly, and work side by side."""
 
 import distrax
 import jax
@@ -20,7 +20,7 @@ def x():
 
 @pytest.fixture
 def coupling():
-    """A conditioner sees a position's neighbours too."""
+    """A coupling whose conditioners see a position's neighbours too."""
     to_second, to_first = np.random.default_rng(0).normal(size=(2, 3, 3))
 
     def f1(y1):

@@ -1,4 +1,4 @@
-"""AST+'s wiring: a teacher each for groups of channels, students on other depths."""
+"""AST+'s wiring: a teacher for each group of channels, a student on other stages."""
 
 import jax
 import jax.numpy as jnp
@@ -98,7 +98,7 @@ def test_teachers_side_by_side_invert_and_only_their_scales_change_volume(fusion
 
 
 def test_a_student_sees_the_other_stage_of_its_modality_alone():
-    """Of four groups the second's z depends on its own stage, its ẑ on the first's."""
+    """The second group's z depends on its own stage, its ẑ on the first's."""
     (teacher, teacher_variables), (student, student_variables), x = networks("late")
 
     def change(network, variables, channels):

@@ -1,4 +1,4 @@
-"""Layers make their parameters without computing maps, and the same ones."""
+"""Layers make the same parameters without computing maps."""
 
 import jax
 import jax.numpy as jnp

@@ -17,7 +17,7 @@ from ast_jax.training.steps import compile_steps, student_loss, teacher_loss
 
 STEPS, BATCH = 8, 3
 LOSS_TOLERANCE = {"combi": 1e-4, "rgb": 1e-4, "depth": 5e-4}
-# A bias before batch norm has no true gradient; the running mean behind it follows it.
+# A bias before batch norm has no true gradient; the running mean after it follows.
 UNDETERMINED = ("conv1/bias", "conv2/bias", "bn1/mean", "bn2/mean")
 
 
@@ -33,7 +33,7 @@ def networks(case):
 
 @pytest.fixture(scope="module", params=[(), (2,), (4,)], ids=lambda p: f"tiles{p}")
 def outputs(case, request):
-    """By all ways that a CPU has; maps so small are otherwise left to patches."""
+    """By both methods of a CPU; such small maps normally use patches."""
     x = case.x("in")
     teacher, student = networks(case)
     with pytest.MonkeyPatch.context() as patch:

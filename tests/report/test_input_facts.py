@@ -1,4 +1,4 @@
-"""What the report says of what a detector was given."""
+"""The report's facts about a detector's inputs."""
 
 import pytest
 

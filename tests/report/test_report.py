@@ -14,7 +14,7 @@ ODD_DEFECTS = ("good", "<script>alert(1)</script>", "$x$ {{ 1 }}", "_under 100%"
 
 
 class Page(html.parser.HTMLParser):
-    """Collects the page's text, tags, and whatever it refers to."""
+    """Collects the page's text, tags and references."""
 
     def __init__(self, path: Path):
         super().__init__()
@@ -43,7 +43,7 @@ def write(made: Made) -> Page:
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory) -> tuple[Made, Page]:
-    """Two categories, two seeds, a threshold, and names that want to be markup."""
+    """Two categories, two seeds, a threshold, and names that look like markup."""
     made = made_up_run(
         tmp_path_factory.mktemp("odd"),
         (ODD_CATEGORY, "bagel"),

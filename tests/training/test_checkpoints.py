@@ -77,7 +77,7 @@ def test_without_a_checkpoint_a_stage_starts_from_the_state(tmp_path, sharding):
 
 
 def test_orbax_alone_would_not_notice_a_flipped_bit(folder, sharding, monkeypatch):
-    """Why there are digests; when this fails, Orbax has its own and ours can go."""
+    """The reason for our digests; if this fails, Orbax has its own, and ours can go."""
     flip(folder, 20)
     monkeypatch.setattr(checkpoints, "_damaged_file", lambda folder: None)
     with opened(folder) as store:
@@ -200,7 +200,7 @@ def test_reading_writes_nothing(folder, sharding):
 
 
 def test_a_failed_save_is_told_when_the_stage_ends(folder, monkeypatch):
-    """Orbax writes in a thread: its error must not be lost there."""
+    """Orbax writes in a thread; its error must not be lost."""
     store = CheckpointStore(folder)
 
     def fail():

@@ -1,4 +1,4 @@
-"""Asked to stop, a training saves where it is, in the middle of an epoch too."""
+"""A training that is asked to stop saves its state, also in the middle of an epoch."""
 
 import contextlib
 import socket
@@ -50,7 +50,7 @@ def assert_equal(one, other):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """An undisturbed training: its folder and its states."""
+    """A training without interruption: its folder and its states."""
     folder = tmp_path_factory.mktemp("whole")
     return folder, train(folder)
 
@@ -105,7 +105,7 @@ def test_a_damaged_last_checkpoint_is_trained_again(tmp_path, whole, caplog):
 
 @pytest.mark.slow
 def test_processes_that_are_one_run_stop_by_jaxs_preemption_service():
-    """Here the one process of a run of one; SIGTERM is the notice."""
+    """The service runs with a single process here; its notice is SIGTERM."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]

@@ -1,6 +1,6 @@
-"""A run that is killed at any moment ends as an undisturbed one, bit for bit.
+"""A run that is killed at any moment ends like an uninterrupted one, bit for bit.
 
-A chain is one run that is killed five times, once in each phase, and then left to end.
+A chain is one run that is killed five times, once in each phase, and then finishes.
 The suite has one chain; four, so twenty kills:
 
 AST_KILL_CHAINS=4 python -m pytest tests/training/test_kill.py
@@ -63,7 +63,7 @@ def command(folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def started(folder: Path) -> Iterator[subprocess.Popen]:
-    """Starts the run, and ends it if it still goes on; log.txt holds what it says."""
+    """Starts the run, and ends it if it is still running; log.txt has its output."""
     environment = {
         # Compiling is most of a start's time.
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
@@ -90,7 +90,7 @@ def started(folder: Path) -> Iterator[subprocess.Popen]:
 
 
 def is_there(folder: Path, phase: str, since: float) -> bool:
-    """Whether a run that was started at the time `since` is in a phase or behind it."""
+    """Whether a run that started at the time `since` has reached a phase."""
 
     def any_new(pattern: str) -> bool:
         return any(path.stat().st_mtime > since for path in folder.glob(pattern))
@@ -113,7 +113,7 @@ def is_there(folder: Path, phase: str, since: float) -> bool:
 
 
 def wait_for(process: subprocess.Popen, folder: Path, phase: str, since: float) -> bool:
-    """Waits until a phase begins; returns whether it has before the process ended."""
+    """Waits until a phase begins; returns False if the process ends before."""
     while process.poll() is None:
         with contextlib.suppress(FileNotFoundError):  # renamed while it was looked at
             if is_there(folder, phase, since):
@@ -123,7 +123,7 @@ def wait_for(process: subprocess.Popen, folder: Path, phase: str, since: float) 
 
 
 def told(folder: Path) -> str:
-    """What the runs in a folder have said."""
+    """The output of the runs in a folder."""
     return (folder / "log.txt").read_text()
 
 
@@ -150,11 +150,11 @@ def undisturbed(tmp_path_factory):
 
 
 def kill_once(folder: Path, phase: str, after: float) -> None:
-    """Starts or continues a run and kills it some seconds into a phase."""
+    """Starts or continues a run and kills it some seconds after a phase begins."""
     before = folder.with_name("before")
     subprocess.run(["rm", "-rf", before], check=True)
     subprocess.run(["cp", "-r", folder, before], check=True)
-    for delay in (after, after / 4, 0):  # shorter where it ends before it is killed
+    for delay in (after, after / 4, 0):  # shorter if it ends before it is killed
         since = time.time()
         with started(folder) as process:
             assert wait_for(process, folder, phase, since), told(folder)
@@ -171,7 +171,7 @@ def kill_once(folder: Path, phase: str, after: float) -> None:
 
 
 def outcome(folder: Path) -> dict:
-    """All that a run leaves, without the times."""
+    """All files of a run, without the times."""
     pair = folder / PAIR
     rows = [
         {key: value for key, value in row.items() if key != "images/s"}

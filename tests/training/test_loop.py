@@ -1,4 +1,4 @@
-"""A stage trains, resumes as the same run, streams, and stops on a broken loss."""
+"""A stage trains, resumes as the same run, streams, and stops at a bad loss."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""SIGTERM is noted and never lost."""
+"""SIGTERM is noticed and never lost."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from ast_jax.training.preemption import STOPPED, stop, stop_asked
 
 @pytest.fixture
 def heard():
-    """Counts SIGTERMs that reach the handler from before."""
+    """Counts SIGTERMs that reach the previous handler."""
     signals = []
     before = signal.signal(signal.SIGTERM, lambda *_: signals.append(1))
     yield signals

@@ -1,4 +1,4 @@
-"""Several processes are one run, and a mistake in joining them is one line."""
+"""Several processes are one run, and a wrong connection is one line."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def lines(folder: Path, seed: int) -> list[dict]:
 
 @pytest.mark.slow
 def test_two_processes_with_two_devices_each_are_one_with_four(tmp_path):
-    """One seed: a batch is divided among the processes. Two: one trains in each."""
+    """One seed: the processes share a batch. Two seeds: each process trains one."""
     (tmp_path / "one").mkdir()
     one = train_py(tmp_path / "one", devices=4)
     errors = one.communicate(timeout=300)[1]
@@ -69,7 +69,7 @@ def test_two_processes_with_two_devices_each_are_one_with_four(tmp_path):
         errors = [process.communicate(timeout=300)[1] for process in two]
         assert [process.returncode for process in two] == [0, 0], errors
         assert "training" in errors[0]
-        assert "training" not in errors[1]  # logs are the main process's
+        assert "training" not in errors[1]  # only the main process logs
         logged = zip(lines(folder, 0), lines(tmp_path / "one", 0), strict=True)
         for ours, theirs in logged:
             assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
@@ -101,7 +101,7 @@ def test_a_single_process_is_the_main_one_and_waits_for_nobody():
 
 @pytest.fixture(params=[0, 1], ids=["main", "other"])
 def process(request, monkeypatch):
-    """This process as one of two; what the main one says is put into `said`."""
+    """This process as one of two; `said` holds the values of the main one."""
     said = []
     monkeypatch.setattr(parallel.jax, "process_count", lambda: 2)
     monkeypatch.setattr(parallel.jax, "process_index", lambda: request.param)

@@ -1,4 +1,4 @@
-"""What a run tells of itself: lines that outlive a kill, curves, tables, traces."""
+"""The output of a run: lines that survive a kill, curves, tables, traces."""
 
 import json
 import logging

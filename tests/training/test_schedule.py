@@ -1,4 +1,4 @@
-"""The one-cycle rate: rises, falls, and each training's own length decides."""
+"""The one-cycle rate rises and falls over each training's own length."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""One program on any number of devices, with the losses that one device gives."""
+"""One program gives the losses of one device on any number of devices."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ BATCH = 8
 
 
 def losses_on(devices: int, network: str, mode: str, config, steps: int, average="all"):
-    """The losses of some steps, and Adam's state behind them."""
+    """The losses of some steps, and Adam's state after them."""
     inputs = make_inputs(mode)
     size = {"side": SIDE, "channels": inputs.channels}
     samples = inputs.take(np.arange(len(inputs)))

@@ -1,4 +1,4 @@
-"""Several categories and seeds in one program train as each does alone."""
+"""Several categories and seeds in one program train as each one alone."""
 
 import logging
 

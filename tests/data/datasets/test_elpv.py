@@ -18,7 +18,7 @@ CHANCES = {"0.0": 12, "1.0": 5, "0.3333333333333333": 3, "0.6666666666666666": 2
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """Both kinds of cell, of each probability a few; six good ones to train on."""
+    """Both kinds of cell, a few of each probability; six good ones for training."""
     monkeypatch.setattr(elpv, "TRAIN_GOOD", 6)
     monkeypatch.setattr(elpv, "TEST_EACH_KIND", 4)
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The convolutions of a CPU are the library's, in values and gradients."""
+"""The convolutions of a CPU equal JAX's, in values and gradients."""
 
 import itertools
 
@@ -39,7 +39,7 @@ def relative_error(ours, theirs) -> float:
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Names of the ways that were taken."""
+    """The names of the functions that were called."""
     taken = []
     for name in ("_by_winograd", "_by_patches"):
         way = getattr(convolution, name)
