@@ -83,7 +83,7 @@ def environment() -> dict[str, str]:
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """The results so far in Markdown, a line per figure; an absent one has its reason."""
+    """The results so far in Markdown, a line per figure, or the reason if it lacks."""
     lines = ["| part | figure | value | aim |", "|---|---|---|---|"]
     for name, result in results.items():
         for row in map(Row.from_dict, result.get("rows", ())):
