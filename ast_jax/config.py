@@ -61,6 +61,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "depth.fill_rounds": (lambda value: value >= 0, "0 or positive"),
     "student.blocks": (lambda value: value >= 0, "0 or positive"),
+    "student.hardest": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
     "features.taps": (
         lambda value: list(value) == sorted(set(value) & set(range(7))),
         "stages from 0 to 6, ascending, each once",
@@ -135,6 +136,7 @@ def default() -> ConfigDict:
                 "width": 1024,
                 "blocks": 4,
                 "negative_slope": 0.01,  # the paper: 0.2
+                "hardest": 1.0,  # share of an image's positions in the loss
                 "epochs": 72,
             },
             "train": {
@@ -183,6 +185,7 @@ _PLUS = {
     "student.width": 128,
     "student.blocks": 2,
     "student.negative_slope": 0.2,
+    "student.hardest": 0.1,
     "student.epochs": 16,
     "train.batch_size": 4,
     "train.learning_rate": 1e-3,
@@ -199,6 +202,7 @@ _PARTS = (
     "fusion",
     "teacher.coupling",
     "student.input",
+    "student.hardest",
 )
 
 

@@ -40,6 +40,32 @@ def distance(
     return foreground * jnp.square(z - z_student).mean(-1)
 
 
+def hard_distance(
+    z: Float[Array, "b h w c"],
+    z_student: Float[Array, "b h w c"],
+    foreground: Float[Array, "b h w"],
+    share: float,
+) -> Float[Array, "b h w"]:
+    """`distance` over each channel's hardest positions alone, divided by their share.
+
+    Easy positions soon teach nothing, and a student that goes on learning them imitates
+    its teacher on defects too (Batzner et al., EfficientAD, 2024, section 3.2; there
+    the hardest of a whole batch). Here an image's own: devices need not agree.
+
+    Args:
+      z: the teacher's output.
+      z_student: the student's.
+      foreground: the weight m.
+      share: of an image's positions, above 0 and at most 1.
+    """
+    squares = foreground[..., None] * jnp.square(z - z_student)
+    by_channel = jnp.moveaxis(squares.reshape(len(z), -1, z.shape[-1]), 1, 2)
+    count = max(1, round(share * by_channel.shape[-1]))
+    bounds = lax.top_k(lax.stop_gradient(by_channel), count)[0][..., -1]
+    hard = squares >= bounds[:, None, None]
+    return jnp.where(hard, squares, 0).mean(-1) / share
+
+
 def loss_terms(
     per_position: Float[Array, "b h w"],
     foreground: Float[Array, "b h w"],

@@ -22,6 +22,19 @@ def test_distance_is_the_masked_mean_over_channels():
     np.testing.assert_allclose(scoring.distance(Z, STUDENT, M), [[[0.5, 5.0]]])
 
 
+def test_hard_distance_is_each_channels_worst_positions_of_an_image():
+    rng = np.random.default_rng(0)
+    z, guess = jnp.array(rng.normal(size=(2, 3, 5, 6, 4)), jnp.float32)
+    m = jnp.array(rng.uniform(size=(3, 5, 6)), jnp.float32)
+    squares = np.asarray(m[..., None] * (z - guess) ** 2).reshape(3, 30, 4)
+    worst = np.sort(squares, axis=1)[:, -6:]  # a fifth of 30
+    hard = scoring.hard_distance(z, guess, m, 0.2)
+    np.testing.assert_allclose(hard.sum((1, 2)), worst.sum((1, 2)) / 4 / 0.2, rtol=1e-5)
+    assert np.count_nonzero(hard) < hard.size
+    every = scoring.hard_distance(z, guess, m, 1.0)
+    np.testing.assert_allclose(every, scoring.distance(z, guess, m), rtol=1e-6)
+
+
 def test_the_map_holds_the_mask_twice_and_the_mean_score_once():
     scores = scoring.student_scores(Z, STUDENT, M)
     np.testing.assert_allclose(scores["map"], [[[0.5, 2.5]]])

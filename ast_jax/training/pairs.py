@@ -240,7 +240,11 @@ def _stages(
 
     return (
         stage("teacher", teacher_loss(average), config.teacher.epochs),
-        stage("student", student_loss(average), config.student.epochs),
+        stage(
+            "student",
+            student_loss(average, config.student.hardest),
+            config.student.epochs,
+        ),
     )
 
 

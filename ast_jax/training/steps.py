@@ -37,8 +37,13 @@ def teacher_loss(average: scoring.LossAverage) -> Loss:
 
 
 @functools.cache
-def student_loss(average: scoring.LossAverage) -> Loss:
-    """The squared distance to the teacher's z (paper, equation 5)."""
+def student_loss(average: scoring.LossAverage, hardest: float = 1.0) -> Loss:
+    """The squared distance to the teacher's z (paper, equation 5).
+
+    Args:
+      average: over which positions.
+      hardest: the share of an image's positions that counts, the hardest of them.
+    """
 
     def loss(state: TrainState, params: dict, batch: Batch):
         z_student, updates = state.apply_fn(
@@ -48,7 +53,11 @@ def student_loss(average: scoring.LossAverage) -> Loss:
             mutable=["batch_stats"],
         )
         m = batch["foreground"]
-        distance = scoring.distance(batch["target"], z_student, m)
+        both = (batch["target"], z_student, m)
+        if hardest < 1:
+            distance = scoring.hard_distance(*both, hardest)
+        else:
+            distance = scoring.distance(*both)
         terms = scoring.loss_terms(distance, m, average)
         return terms, updates.get("batch_stats", {})
 
