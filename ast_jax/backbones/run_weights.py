@@ -1,4 +1,4 @@
-"""Finds the backbone's weights of a run that was moved, by name and by SHA-256."""
+"""A run's backbone; if its weights were moved, name and SHA-256 find them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,13 +6,40 @@ from pathlib import Path
 from absl import logging
 from ml_collections import ConfigDict
 
-from ast_jax.backbones import timm_weights
+from ast_jax.backbones import Backbone, create, timm_weights
 from ast_jax.backbones.packaged_weights import PACKAGES
+from ast_jax.config import uses_backbone
 from ast_jax.errors import UserError
 from ast_jax.files import expanded
 from ast_jax.run import Run
 
 _SUFFIXES = (".safetensors", ".pth")
+
+
+def open_backbone(
+    run: Run, category: str, weights: str | Path | None = None
+) -> Backbone | None:
+    """Returns the backbone of a category's trained pairs; None if they have none.
+
+    Args:
+      run: a run.
+      category: its pairs' records must name the backbone that is returned.
+      weights: a file of the user's choice.
+
+    Raises:
+      UserError: the weights are not available, or are others than the pairs'.
+    """
+    config = run.config
+    if not uses_backbone(config):
+        return None
+    backbone = create(
+        with_weights(config.backbone, run, weights),
+        image_size=config.dataset.image_size,
+        taps=config.features.taps,
+    )
+    for member in run.members(category):
+        run.check_inputs(category, member, {"backbone": backbone.fingerprint})
+    return backbone
 
 
 def with_weights(

@@ -14,10 +14,7 @@ from absl import logging
 from jaxtyping import Array, Float
 from PIL import Image
 
-from ast_jax import backbones
-from ast_jax.backbones import Backbone
-from ast_jax.backbones.run_weights import with_weights
-from ast_jax.config import uses_backbone
+from ast_jax.backbones.run_weights import open_backbone
 from ast_jax.data.part import Part, Sequences, pairs_of
 from ast_jax.device_memory import memory_errors
 from ast_jax.errors import UserError
@@ -101,7 +98,7 @@ class Detector(ScoreFunction):
             )
         else:
             calibration = feedback.applied(run, category, calibration)
-        backbone = _open_backbone(run, category, backbone_weights)
+        backbone = open_backbone(run, category, backbone_weights)
         ensemble = dataclasses.replace(Ensemble.load(run, category), scales=scales)
         return cls(
             category,
@@ -325,23 +322,6 @@ class Detector(ScoreFunction):
             else:
                 yield UserError(f"{part.id}: its score is {score}; check its data")
             row += 1
-
-
-def _open_backbone(
-    run: Run, category: str, weights: str | Path | None
-) -> Backbone | None:
-    """The backbone that the category's pairs were trained with; None if none was."""
-    config = run.config
-    if not uses_backbone(config):
-        return None
-    backbone = backbones.create(
-        with_weights(config.backbone, run, weights),
-        image_size=config.dataset.image_size,
-        taps=config.features.taps,
-    )
-    for member in run.members(category):
-        run.check_inputs(category, member, {"backbone": backbone.fingerprint})
-    return backbone
 
 
 def _reloaded(

@@ -1,12 +1,13 @@
-"""Good parts that stand out among the good: look at them before trusting a threshold.
+"""Lists the odd parts among the good ones; look at them before you trust a threshold.
 
 Every part has a score of networks that did not learn from it, and a p-value: how
-probable so high a score is in the light of the others. Ranks alone cannot tell, since
-one of n parts is always the highest. So the others' upper tail is modelled as
-exponential above its 75 % quantile (peaks over threshold; Pickands 1975). Its scale is
-fitted to the scores up to the 95 % quantile, which a few odd parts do not reach. Where
-the tail is so, at most a tenth of the listed parts are ordinary on average (Benjamini,
-Hochberg 1995); parts with a heavier tail are listed more often.
+probable a score as high as its own is among the others. Ranks alone do not show odd
+parts, because one of n parts always has the highest score. So the upper tail of the
+others is modelled as exponential above its 75 % quantile (peaks over threshold;
+Pickands 1975). Its scale is fitted to the scores up to the 95 % quantile, which a few
+odd parts do not change. If the tail is exponential, at most a tenth of the listed parts
+are ordinary on average (Benjamini, Hochberg 1995). If it is heavier, more parts are
+listed.
 """
 
 import numpy as np
@@ -15,13 +16,13 @@ from jaxtyping import Bool, Float
 FALSE_DISCOVERIES = 0.1
 _TAIL, _CENSORED = 0.75, 0.95
 _FEWEST = 20
-"""With fewer parts there is no tail to compare with."""
+"""With fewer parts the tail is unknown."""
 
 
 def tail_p_values(scores: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """How probable so high a score is, for each part in the light of all others.
+    """Returns for each part how probable a score as high is among all others.
 
-    It is 1 for a score below the others' 75 % quantile, and for all of fewer than 20.
+    It is 1 for a score below the others' 75 % quantile, and for fewer than 20 parts.
     """
     scores = np.asarray(scores, float)
     n = scores.size
@@ -36,7 +37,7 @@ def tail_p_values(scores: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
 
 
 def _tail(others: Float[np.ndarray, " m"], score: float) -> float:
-    """Of one score, from the others' in ascending order."""
+    """Returns the p-value of one score; the others ascend."""
     first, last = (int(share * others.size) for share in (_TAIL, _CENSORED))
     start, end = others[first - 1], others[last - 1]
     if score <= start:
@@ -53,7 +54,7 @@ def _tail(others: Float[np.ndarray, " m"], score: float) -> float:
 def discoveries(
     p_values: Float[np.ndarray, " n"], rate: float = FALSE_DISCOVERIES
 ) -> Bool[np.ndarray, " n"]:
-    """Benjamini and Hochberg's: the p_(i) up to the last with p_(i) ≤ rate · i / n."""
+    """Marks p_(i) up to the last with p_(i) ≤ rate · i / n (Benjamini, Hochberg)."""
     n = p_values.size
     order = np.argsort(p_values, kind="stable")
     below = np.nonzero(p_values[order] <= rate * np.arange(1, n + 1) / n)[0]
@@ -63,10 +64,11 @@ def discoveries(
 
 
 def odd_parts(scores: Float[np.ndarray, " n"]) -> list[int]:
-    """Which good parts stand out, the oddest first.
+    """Returns the rows of the odd parts, the oddest first.
 
     Args:
-      scores: of networks that did not learn from the part: held-out or out-of-fold.
+      scores: each from networks that did not learn from the part: held-out or
+        out-of-fold.
     """
     found = discoveries(tail_p_values(scores))
     return [int(part) for part in np.argsort(-scores, kind="stable") if found[part]]
