@@ -113,7 +113,7 @@ def fail(message: str, status: int = 1) -> None:
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
-    """As absl's parser, with one line for a wrong flag or configuration key."""
+    """Parses with absl; a wrong flag or configuration key gives one line."""
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:

@@ -100,12 +100,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """As `write_bytes`, for a text in UTF-8."""
+    """Writes a text in UTF-8 as `write_bytes` writes bytes."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, tree: Any) -> None:
-    """As `write_text`, for a tree that JSON can hold."""
+    """Writes a tree as JSON, as `write_text` writes a text."""
     write_text(path, json.dumps(tree, indent=2) + "\n")
 
 
@@ -175,7 +175,7 @@ class UniqueNames:
 
 
 def _cut(name: str, limit: int) -> str:
-    """Cuts a name to `limit` bytes of UTF-8; bytes that are no text become "?"."""
+    """Cuts a name to `limit` bytes of UTF-8; bytes that are not text become "?"."""
     content = name.encode("utf-8", "replace")
     return content[:limit].decode("utf-8", "ignore")
 

@@ -33,7 +33,7 @@ def task_mesh(
     """Divides the devices among trainings first, then among each training's batch.
 
     Raises:
-      UserError: the batch is no multiple of its devices; the line proposes one that is.
+      UserError: the batch is not a multiple of its devices; the line proposes another.
     """
     devices = devices or jax.devices()
     count = len(devices)

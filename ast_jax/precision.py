@@ -24,6 +24,6 @@ def multiplied_at(precision: str) -> contextlib.AbstractContextManager[None]:
 
 
 def at_least_high() -> contextlib.AbstractContextManager[None]:
-    """As `multiplied_at("high")`; inside a block with "highest" that stays."""
+    """Returns `multiplied_at("high")`, or "highest" in a block that asks for it."""
     highest = jax.config.jax_default_matmul_precision in ("highest", "float32")
     return jax.default_matmul_precision("highest" if highest else "high")

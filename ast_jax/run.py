@@ -236,7 +236,7 @@ class Run:
         return None
 
     def reading(self, category: str) -> dict[str, Any]:
-        """How the run's training reads its pictures; {} before it has begun.
+        """Returns how the training reads its pictures; {} before it has begun.
 
         "bit_depth" is the number of bits in use of 16, "excluded" the ids of training
         pictures that are left out.

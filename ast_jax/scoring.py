@@ -198,7 +198,7 @@ def group_scores(
     units: Units,
     reading: Reading = PLAIN,
 ) -> dict[str, Float[Array, "b ..."]]:
-    """As `student_scores`, for groups of channels, whose distances are fused here.
+    """Returns `student_scores` of groups of channels; fuses the groups' distances.
 
     Args:
       z: the teachers' outputs side by side.

@@ -25,7 +25,7 @@ def create(
 
     Raises:
       UserError: the name is unknown, the weights are not available or do not fit, or
-        the image size is no multiple of the stride.
+        the image size is not a multiple of the stride.
     """
     if config.name == "scattering":
         from ast_jax.backbones import scattering
@@ -53,8 +53,8 @@ def _efficientnet(
     net = architecture.architecture(base, stage, padding)
     if image_size % net.stride:
         raise UserError(
-            f"dataset.image_size: {image_size} is no multiple of {config.name}'s stride"
-            f" {net.stride}"
+            f"dataset.image_size: {image_size} is not a multiple of {config.name}'s "
+            f"stride {net.stride}"
         )
     path = timm_weights.locate(config.name, config.weights)
     digest = timm_weights.sha256(path)

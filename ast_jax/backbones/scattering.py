@@ -78,7 +78,7 @@ def create(config: ConfigDict, *, image_size: int, split: bool = False) -> Backb
       split: make two taps, see `fine_and_coarse`, instead of one.
 
     Raises:
-      UserError: the section has weights, or the size is no multiple of the stride.
+      UserError: the section has weights, or the size is not a multiple of the stride.
     """
     if config.get("weights"):
         raise UserError(
@@ -86,7 +86,7 @@ def create(config: ConfigDict, *, image_size: int, split: bool = False) -> Backb
         )
     if image_size <= 0 or image_size % STRIDE:
         raise UserError(
-            f"dataset.image_size: {image_size} is no multiple of scattering's stride"
+            f"dataset.image_size: {image_size} is not a multiple of scattering's stride"
             f" {STRIDE}"
         )
     variables = {"wavelets": wavelets(image_size), "averages": averages(image_size)}

@@ -25,7 +25,7 @@ def read_state_dict(path: Path) -> StateDict:
     """Returns the tensors of a `.pth` file by name; bfloat16 becomes float32.
 
     Raises:
-      UserError: the file is damaged, or is no dictionary of tensors.
+      UserError: the file is damaged, or not a dictionary of tensors.
     """
     try:
         with path.open("rb") as file:
@@ -107,10 +107,10 @@ def _read_row(content: io.BytesIO) -> StateDict:
 
 def _tensors(value: object) -> dict[str, Tensor]:
     if not isinstance(value, dict):
-        raise ValueError("no dictionary of tensors")
+        raise ValueError("not a dictionary of tensors")
     for name, tensor in value.items():
         if not isinstance(tensor, Tensor):
-            raise ValueError(f"no dictionary of tensors: {name!r} is none")
+            raise ValueError(f"not a dictionary of tensors: {name!r} is another object")
     return value
 
 

@@ -21,7 +21,7 @@ def coarsen(
     three cells.
 
     Raises:
-      ValueError: the cells are no whole number of positions.
+      ValueError: the cells do not have a whole number of positions.
     """
     b, height, width, c = x.shape
     if (height, width) == (rows, columns):

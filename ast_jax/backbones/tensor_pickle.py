@@ -129,16 +129,16 @@ class _Machine:
     def append(self, values: list[Any]) -> None:
         target = self.stack[-1]
         if not isinstance(target, list):
-            raise TypeError("items are added to what is no list")
+            raise TypeError("items are added to something else than a list")
         target.extend(values)
 
     def set_items(self, values: list[Any]) -> None:
         target = self.stack[-1]
         if not isinstance(target, dict) or len(values) % 2:
-            raise TypeError("entries are added to what is no dictionary")
+            raise TypeError("entries are added to something else than a dictionary")
         for key, value in zip(values[::2], values[1::2], strict=True):
             if not isinstance(key, str) or key in target:
-                raise ValueError("a name that is no text, or stands twice")
+                raise ValueError("a name that is not text, or a name twice")
             target[key] = value
 
     def set_item(self, _: Any) -> None:
@@ -149,7 +149,7 @@ class _Machine:
         """Drops an OrderedDict's attributes, the versions of modules."""
         attributes = self.stack.pop()
         if not isinstance(self.stack[-1], dict) or not isinstance(attributes, dict):
-            raise TypeError("attributes of what is no dictionary")
+            raise TypeError("attributes of something else than a dictionary")
 
     def persistent(self, _: Any) -> None:
         """Pushes a storage."""
@@ -164,13 +164,13 @@ class _Machine:
     def call(self, _: Any) -> None:
         arguments, name = self.stack.pop(), self.stack.pop()
         if not isinstance(name, _Name) or not isinstance(arguments, tuple):
-            raise TypeError("a call of what is no function")
+            raise TypeError("a call of something else than a function")
         self.stack.append(_CALLS[name.name](*arguments))
 
 
 def _whole(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 2**48:
-        raise ValueError("a size that is no number of elements")
+        raise ValueError("a size that is not a number of elements")
     return value
 
 

@@ -26,7 +26,7 @@ def read_names(path: str) -> tuple[str, ...]:
             f"dataset.exclude: {path} cannot be read ({error.strerror})"
         ) from error
     except UnicodeDecodeError as error:
-        raise UserError(f"dataset.exclude: {path} is no text ({error})") from error
+        raise UserError(f"dataset.exclude: {path} is not text ({error})") from error
     lines = (line.strip() for line in text.splitlines())
     return tuple(line for line in lines if line and not line.startswith("#"))
 

@@ -50,9 +50,9 @@ class FilesByStem:
         ending: str = "",
         without: Collection[str] = (),
     ) -> "FilesByStem":
-        """As `in_folder`, for some paths below `folder`.
+        """Does the same as `in_folder` with some paths below `folder`.
 
-        The subfolders named in `without` do not belong to a stem.
+        A subfolder named in `without` is not a part of a stem.
         """
         found: dict[str, Path] = {}
         problems = []

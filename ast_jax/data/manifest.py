@@ -63,7 +63,7 @@ def list_manifest(path: Path, *, depth: bool) -> Listing:
         if split not in SPLITS:
             wrong.append(f"unknown split {split!r}: {near_match(split, SPLITS)}")
         elif not _names_a_folder(defect):
-            wrong.append(f"{defect!r} is no name of a defect type")
+            wrong.append(f"{defect!r} is not the name of a defect type")
         elif split != "test" and defect != GOOD:
             wrong.append(f"a part of split {split!r} must be good, not {defect!r}")
         elif not stem:
@@ -122,7 +122,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
         rows = list((_json_rows if path.suffix == ".jsonl" else _csv_rows)(text))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    # It is no text, no JSON, nested too deeply, or no CSV.
+    # It is not text, JSON or CSV, or is nested too deeply.
     except (ValueError, RecursionError, csv.Error) as error:
         raise UserError(f"{path}: not a CSV or JSONL manifest ({error})") from error
     for number, row in rows:

@@ -160,7 +160,7 @@ class Parts(Sequence):
         return self.fingerprint_of("image", "z", "masks")
 
     def fingerprint_of(self, *kinds: str) -> str:
-        """As `fingerprint`, for some kinds of content only.
+        """Returns a fingerprint of some kinds of content.
 
         `fingerprint_of("image")` is the same with and without point clouds.
         """

@@ -76,7 +76,7 @@ def scores_by_defect(
     Args:
       maps: score maps, as in `scores_by_component`.
       masks: for each map one mask per defect; empty for a good part. Masks may overlap;
-        an empty mask is no region.
+        an empty mask is not a region.
       saturations: for each mask its saturation area in pixels (`saturation_area`).
 
     Raises:

@@ -154,4 +154,4 @@ def _array(value: Any, name: str) -> np.ndarray:
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "")
         kind = type(value).__name__
-        raise UserError(f"{name}: {kind} is no array ({reason})") from error
+        raise UserError(f"{name}: {kind} is not an array ({reason})") from error

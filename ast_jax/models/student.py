@@ -1,6 +1,6 @@
 """The student: a residual network that imitates the teacher on good parts.
 
-Paper, section 3.3. It is no bijection like the teacher, so outside the training
+Paper, section 3.3. Unlike the teacher it is not a bijection. So outside the training
 distribution it generalises differently, and the difference shows a defect.
 """
 

@@ -128,7 +128,7 @@ def test_scattering_needs_no_weights():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_size": 62}, r"dataset\.image_size: 62 is no multiple .* 4"),
+        ({"image_size": 62}, r"dataset\.image_size: 62 is not a multiple .* 4"),
         ({"name": "resnet50"}, r"backbone\.name: no 'resnet50'"),
         ({"mean": (0.5,)}, r"backbone\.mean: \(0\.5,\)"),
         ({"std": (0.5, 0.5, 0.0)}, r"backbone\.std: \(0\.5, 0\.5, 0\.0\)"),

@@ -275,5 +275,5 @@ def test_weights_are_refused():
 
 @pytest.mark.parametrize("size", [0, 100, -32])
 def test_size_that_is_no_multiple_of_the_stride_is_refused(size):
-    with pytest.raises(UserError, match=f"image_size: {size} is no multiple"):
+    with pytest.raises(UserError, match=f"image_size: {size} is not a multiple"):
         scattering.create(CONFIG, image_size=size)

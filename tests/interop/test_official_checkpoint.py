@@ -212,7 +212,7 @@ def test_nothing_but_tensors_is_read(files, tmp_path):
     with pytest.raises(UserError, match=r"a whole pickled module.*state_dict"):
         import_pair(config, tmp_path / "run", "bagel", pair)
     pair["student"].write_bytes(torch_files.archive([], {}))
-    with pytest.raises(UserError, match="no dictionary of tensors"):
+    with pytest.raises(UserError, match="not a dictionary of tensors"):
         import_pair(config, tmp_path / "run", "bagel", pair)
     pair["teacher"].write_bytes(pair["teacher"].read_bytes()[:1000])
     with pytest.raises(UserError, match=r"rgb_teacher.pth: not a state dict"):

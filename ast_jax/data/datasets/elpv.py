@@ -70,7 +70,14 @@ class ELPV(PartsBuilder):
         uncertain: bool = False,
         **kwargs: Any,
     ):
-        """As `PartsBuilder`; `seed` draws the cells, `uncertain` adds doubtful ones."""
+        """Takes the arguments of `PartsBuilder` and two more.
+
+        Args:
+          root: the folder with the cells; empty for the installed package.
+          seed: draws the cells.
+          uncertain: adds doubtful cells.
+          **kwargs: the arguments of `PartsBuilder`.
+        """
         self.seed, self.uncertain = seed, uncertain
         super().__init__(root=_folder(root), **kwargs)
 
@@ -146,7 +153,7 @@ def _labels(path: Path) -> list[tuple[Path, str, str]]:
                 rows.append((path.parent / image, KINDS[chance], crystal))
             case _:
                 raise UserError(
-                    f"{path}:{number}: {line.strip()!r} is no row of a picture, a "
+                    f"{path}:{number}: {line.strip()!r} is not a row of a picture, a "
                     f"probability ({', '.join(KINDS)}) and {' or '.join(CATEGORIES)}"
                 )
     return rows

@@ -98,7 +98,7 @@ def test_a_missing_picture_is_named(root, tmp_path):
 def test_a_row_of_another_kind_is_named(root, tmp_path, line):
     with (root / "labels.csv").open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(UserError, match=rf"labels\.csv:45: '{line}' is no row"):
+    with pytest.raises(UserError, match=rf"labels\.csv:45: '{line}' is not a row"):
         ids(root, tmp_path)
 
 
