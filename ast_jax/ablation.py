@@ -1,10 +1,11 @@
 """The paper's ablation: variants of one configuration, trained and set side by side.
 
 DIR/<variant>/       an ordinary run
-DIR/ablation.json    what the table shows, and each variant's mean figures
-DIR/ablation.md      the table
+DIR/ablation.md      the table, in ablation.json too (`report/ablation.py`)
 
-The paper compares the two kinds of pair in its Table 5, inference times in its Table 6.
+Two baselines on the configuration's own features stand first: a variant is worth its
+training where it beats both (`evaluation/baselines.py`). The paper compares the two
+kinds of pair in its Table 5, inference times in its Table 6.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import re
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,41 +23,18 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from ast_jax import scoring
+from ast_jax.backbones.choice import with_backbone
 from ast_jax.config import flatten, validate
 from ast_jax.errors import UserError
-from ast_jax.files import expanded, write_errors, write_json, write_text
-from ast_jax.inference.pair import Pair, load_pair
+from ast_jax.evaluation.baselines import Baseline, baseline_figures, fit_baselines
+from ast_jax.evaluation.results import mean_over_categories
+from ast_jax.features.category import open_categories
+from ast_jax.files import expanded, write_errors, write_text
+from ast_jax.inference.pair import Pair, Scorer, load_pair
 from ast_jax.pipeline import train_and_evaluate
-from ast_jax.report.provenance import facts, settings
-from ast_jax.report.tables import DASH, LABELS, Cell, Table, cell
+from ast_jax.precision import multiplied_at
+from ast_jax.report.ablation import ROUNDS, TEACHER_ALONE, Row, table, write_table
 from ast_jax.run import Run
-
-TEACHER_ALONE = "teacher alone"
-ROUNDS = 11
-_TIMES = f"""\
-Times: from features to score maps of teacher and student, on one device, compiled;
-median of {ROUNDS} rounds in which the variants take turns.
-"""
-_FIGURES = ("image_auroc", "pixel_auroc_192", "au_pro_0.3")
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A line of the table.
-
-    Attributes:
-      name: the variant's, or TEACHER_ALONE.
-      changes: what the variant changes, by key.
-      figures: their means over the categories, as in `results.json`.
-      parameters: of the networks that the score needs.
-      milliseconds: batch size → time an image; empty until it is measured.
-    """
-
-    name: str
-    changes: dict[str, Any]
-    figures: dict[str, Any]
-    parameters: int
-    milliseconds: dict[int, float] = dataclasses.field(default_factory=dict)
 
 
 def ablate(config: ConfigDict, workdir: str | Path) -> list[Row]:
@@ -70,26 +48,62 @@ def ablate(config: ConfigDict, workdir: str | Path) -> list[Row]:
     if jax.process_count() > 1:
         raise UserError("variants are trained by a single process; omit --multihost.")
     directory = expanded(workdir).absolute()
-    runs: dict[str, Run] = {}
-    rows: list[Row] = []
     configs = variants(config)
+    rows, fitted = _baselines(config, directory)
+    runs: dict[str, Run] = {}
     for name, changes in config.variants:
         logging.info("Variant %s.", name)
         share_teachers(configs[name], directory / name, runs.values())
         results = train_and_evaluate(configs[name], directory / name)
+        sizes = _parameters(_first_pair(Run.open(directory / name)))
+        if not runs:
+            teacher, size = results["teacher"], sizes["teacher"]
+            rows.append(_row(TEACHER_ALONE, teacher, parameters=size))
+        rows.append(_row(name, results, changes, sum(sizes.values())))
         runs[name] = Run.open(directory / name)
-        sizes = _parameters(_first_pair(runs[name]))
-        if not rows:
-            figures = results["teacher"]["mean"]
-            rows.append(Row(TEACHER_ALONE, {}, figures, sizes["teacher"]))
-        rows.append(Row(name, changes, results["mean"], sum(sizes.values())))
         write_table(directory, rows, config)
     logging.info("Measuring inference times.")
-    times = milliseconds(runs, (1, config.train.batch_size))
+    times = milliseconds(runs, fitted, (1, config.train.batch_size))
     rows = [dataclasses.replace(row, milliseconds=times[row.name]) for row in rows]
     write_table(directory, rows, config)
     print(table(rows).markdown())
     return rows
+
+
+def _row(
+    name: str,
+    results: Mapping[str, Any],
+    changes: Mapping[str, Any] | None = None,
+    parameters: int | None = None,
+) -> Row:
+    """A row from the tree of `results.json`, or from the teacher's part of it."""
+    figures = {"figures": results["mean"], "categories": results["categories"]}
+    return Row(name, dict(changes or {}), parameters=parameters, **figures)
+
+
+def _baselines(config: ConfigDict, directory: Path) -> tuple[list[Row], list[Baseline]]:
+    """The baselines' rows, and the first category's baselines for the times.
+
+    They see the features of the configuration itself, without a variant's changes.
+    """
+    plain = ConfigDict({k: v for k, v in config.to_dict().items() if k != "variants"})
+    run = Run.find(directory / config.variants[0][0])
+    plain = with_backbone(plain, run)
+    with multiplied_at(plain.train.precision):
+        figures: dict[str, dict[str, dict]] = {}
+        first: list[Baseline] = []  # one category's: they are large
+        for category in open_categories(plain, run):
+            fitted = fit_baselines(category)
+            first = first or list(fitted)
+            for baseline in fitted:
+                logging.info("%s: %s.", category.name, baseline.name)
+                mine = figures.setdefault(baseline.name, {})
+                mine[category.name] = baseline_figures(baseline, category)
+    rows = [
+        _row(name, {"categories": each, "mean": mean_over_categories(each)})
+        for name, each in figures.items()
+    ]
+    return rows, first
 
 
 def variants(config: ConfigDict) -> dict[str, ConfigDict]:
@@ -148,9 +162,10 @@ def share_teachers(config: ConfigDict, directory: Path, earlier: Iterable[Run]) 
 
 
 def _teacher_settings(config: ConfigDict) -> dict[str, Any]:
-    """All that a teacher depends on, and more: every key but the student's."""
+    """All that a teacher depends on, and more: all but the student and the reading."""
     flat = flatten(config.to_dict())
-    return {key: flat[key] for key in flat if not key.startswith("student.")}
+    others = ("student.", "evaluation.")
+    return {key: flat[key] for key in flat if not key.startswith(others)}
 
 
 def _copy_teacher(source: Path, target: Path) -> None:
@@ -168,7 +183,7 @@ def _copy_teacher(source: Path, target: Path) -> None:
 
 
 def milliseconds(
-    runs: Mapping[str, Run], batch_sizes: Iterable[int]
+    runs: Mapping[str, Run], fitted: Sequence[Baseline], batch_sizes: Iterable[int]
 ) -> dict[str, dict[int, float]]:
     """The time an image of each row from features to score maps, on one device.
 
@@ -176,14 +191,16 @@ def milliseconds(
     so that whatever else the machine does falls on all of them.
     """
     pairs = {name: _first_pair(run) for name, run in runs.items()}
-    times: dict[str, dict[int, float]] = {name: {} for name in (TEACHER_ALONE, *pairs)}
+    first = next(iter(pairs.values()))
+    # name → function, what it scores with, a part's features
+    rows = {one.name: (one.compiled, one, one.shape) for one in fitted}
+    rows[TEACHER_ALONE] = (_likelihood(first), first, _shape(first))
+    rows |= {name: (pair.compiled, pair, _shape(pair)) for name, pair in pairs.items()}
+    times: dict[str, dict[int, float]] = {}
     for batch_size in batch_sizes:
-        first = next(iter(pairs.values()))
-        calls = {TEACHER_ALONE: _call(_likelihood(first), first, batch_size)}
-        for name, pair in pairs.items():
-            calls[name] = _call(pair.compiled, pair, batch_size)
+        calls = {name: _call(*row, batch_size) for name, row in rows.items()}
         for name, seconds in median_seconds(calls, ROUNDS).items():
-            times[name][batch_size] = 1e3 * seconds / batch_size
+            times.setdefault(name, {})[batch_size] = 1e3 * seconds / batch_size
     return times
 
 
@@ -197,12 +214,18 @@ def _likelihood(pair: Pair) -> Callable:
     return jax.jit(scores)
 
 
-def _call(function: Callable, pair: Pair, batch_size: int) -> Callable[[], Any]:
+def _shape(pair: Pair) -> tuple[int, int, int]:
+    """Of a part's features."""
+    return pair.teacher.height, pair.teacher.width, pair.teacher.channels
+
+
+def _call(
+    function: Callable, scorer: Scorer, part: tuple[int, int, int], batch_size: int
+) -> Callable[[], Any]:
     """A call that scores one batch of random features."""
-    flow = pair.teacher
-    shape = (batch_size, flow.height, flow.width, flow.channels)
+    shape = (batch_size, *part)
     x, foreground = jax.random.normal(jax.random.key(0), shape), jnp.ones(shape[:3])
-    arguments = jax.device_put((pair.variables, x, foreground), jax.devices()[0])
+    arguments = jax.device_put((scorer.variables, x, foreground), jax.devices()[0])
     return lambda: jax.block_until_ready(function(*arguments))
 
 
@@ -219,55 +242,6 @@ def median_seconds(
             call()
             seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(each) for name, each in seconds.items()}
-
-
-def table(rows: list[Row]) -> Table:
-    """What is printed: figures in per cent, parameters, times."""
-    batch_sizes = list(dict.fromkeys(size for row in rows for size in row.milliseconds))
-    head = (
-        "Changed",
-        *(LABELS[key] for key in _FIGURES),
-        "Parameters, million",
-        *(f"ms an image, batch {size}" for size in batch_sizes),
-    )
-    return Table(
-        head,
-        tuple((row.name, _cells(row, batch_sizes)) for row in rows),
-        has_mean=False,
-    )
-
-
-def _cells(row: Row, batch_sizes: list[int]) -> tuple[Cell, ...]:
-    changed = ", ".join(f"{key}={value}" for key, value in row.changes.items())
-    return (
-        Cell(changed or DASH),
-        *(cell(row.figures, key) for key in _FIGURES),
-        Cell(f"{row.parameters / 1e6:.3g}"),
-        *(Cell(f"{row.milliseconds[size]:.3g}") for size in batch_sizes),
-    )
-
-
-def write_table(directory: Path, rows: list[Row], config: ConfigDict) -> None:
-    """Writes DIR/ablation.json and DIR/ablation.md.
-
-    Raises:
-      UserError: the folder cannot be written.
-    """
-    categories = ", ".join(config.dataset.categories) or "all categories"
-    dataset = f"{config.dataset.name} ({categories}), {config.mode}"
-    tree = {
-        "rows": [dataclasses.asdict(row) for row in rows],
-        "settings": f"{dataset}; {settings(config)}",
-        "facts": facts(Run(directory, config)),
-    }
-    write_json(directory / "ablation.json", tree)
-    paragraphs = [
-        f"{tree['settings']}; figures in per cent.\n",
-        table(rows).markdown(),
-        _TIMES if any(row.milliseconds for row in rows) else "",
-        "; ".join(f"{name}: {value}" for name, value in tree["facts"].items()) + "\n",
-    ]
-    write_text(directory / "ablation.md", "\n".join(filter(None, paragraphs)))
 
 
 def _first_pair(run: Run) -> Pair:

@@ -35,7 +35,6 @@ _CHOICES = {
     "depth.unit": ("auto", "m", "mm"),
 }
 _AT_LEAST_ONE = (
-    "teacher.blocks",
     "teacher.hidden",
     "teacher.epochs",
     "student.width",
@@ -60,6 +59,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a distance in metres, not negative",
     ),
     "depth.fill_rounds": (lambda value: value >= 0, "0 or positive"),
+    "teacher.blocks": (lambda value: value >= 0, "0 or positive"),
     "student.blocks": (lambda value: value >= 0, "0 or positive"),
     "student.hardest": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
     "features.taps": (
@@ -122,7 +122,7 @@ def default() -> ConfigDict:
             "fusion": "joint",  # of RGB and depth; or late: one pair for each
             "teacher": {
                 "coupling": "affine",  # or additive
-                "blocks": 4,
+                "blocks": 4,  # 0, with additive: no flow, one scale a channel
                 "last_kernel_size": 5,  # of the last block; 3 before it
                 "hidden": 64,
                 "clamp": 1.9,
@@ -267,6 +267,8 @@ def _validate_method(flat: dict[str, Any]) -> None:
         )
     if flat["student.kind"] == "flow" and flat["student.input"] == "cross":
         raise UserError("student.kind=flow needs student.input=same. Got cross.")
+    if not flat["teacher.blocks"] and flat["teacher.coupling"] == "affine":
+        raise UserError("teacher.blocks=0 needs teacher.coupling=additive. Got affine.")
 
 
 def _is_seed(value: object) -> bool:

@@ -215,6 +215,16 @@ def group_scores(
     pairs = zip(jnp.split(z, bounds, -1), jnp.split(z_student, bounds, -1), strict=True)
     losses = [distance(*both, foreground)[..., None] for both in pairs]
     losses = jnp.concatenate(losses, axis=-1)  # ONNX has no stack
+    return fused_scores(losses, foreground, units, reading)
+
+
+def fused_scores(
+    losses: Float[Array, "b h w g"],
+    foreground: Float[Array, "b h w"],
+    units: Units,
+    reading: Reading = PLAIN,
+) -> dict[str, Float[Array, "b ..."]]:
+    """What `group_scores` returns, from each group's distances, which hold m once."""
     maps = foreground[..., None] * losses
     score_map, mean = units.fuse(maps), units.fuse(losses).mean((1, 2))
     scores = reading.read(upsample(score_map, reading.smoothing))

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from ast_jax import ablation
-from ast_jax.ablation import Row, ablate, median_seconds, table, variants
-from ast_jax.config import default, validate
+from ast_jax.ablation import ablate, median_seconds, variants
+from ast_jax.config import ast_plus, default, flatten, validate
 from ast_jax.errors import UserError
 from ast_jax.inference.pair import load_pair
 from ast_jax.pipeline import train
+from ast_jax.report.ablation import Row, losses, table
 from ast_jax.report.tables import DASH
 from ast_jax.run import Run
 from configs import ablation as configuration
@@ -70,10 +71,34 @@ def test_every_variant_is_an_ordinary_run(config, ablated):
 def test_the_teacher_alone_is_the_first_variants(ablated):
     directory, rows = ablated
     results = json.loads((directory / "asymmetric" / "results.json").read_text())
-    assert rows[0].name == "teacher alone"
-    assert rows[0].figures == results["teacher"]["mean"]
+    (alone,) = (row for row in rows if row.name == "teacher alone")
+    assert alone.figures == results["teacher"]["mean"]
     size = sum(leaf.size for leaf in parameters(directory / "asymmetric", "teacher"))
-    assert rows[0].parameters == size
+    assert alone.parameters == size
+
+
+def test_baselines_on_the_same_features_stand_first(ablated):
+    directory, rows = ablated
+    assert [row.name for row in rows[:2]] == ["whitened Gaussian", "nearest patch"]
+    results = json.loads((directory / "asymmetric" / "results.json").read_text())
+    for row in rows[:2]:
+        assert row.figures.keys() == results["mean"].keys()
+        assert row.categories.keys() == {"bagel"}
+        assert 0.5 < row.figures["pixel_auroc"] <= 1
+
+
+def test_a_variant_that_a_baseline_beats_is_named():
+    def row(name, auroc, parameters=None):
+        figures = {"image_auroc": auroc, "au_pro_0.3": 0.9, "au_pro_0.01": None}
+        return Row(name, {}, figures, parameters, categories={"screw": figures})
+
+    rows = [row("gaussian", 0.95), row("patch", 0.9301)]
+    rows += [row("teacher alone", 0.5, 3), row("plus", 0.9304, 3), row("same", 0.8, 3)]
+    assert losses(rows) == [
+        "plus loses to the gaussian on screw: Image AUROC 93.0 < 95.0.",
+        "same loses to the gaussian on screw: Image AUROC 80.0 < 95.0.",
+        "same loses to the patch on screw: Image AUROC 80.0 < 93.0.",
+    ]
 
 
 def test_a_shared_teacher_gives_the_run_that_trains_its_own(config, ablated, tmp_path):
@@ -181,6 +206,24 @@ def test_the_configurations_variants_are_valid(variant):
         del config.variants
     assert found["asymmetric"] == config
     validate(config)
+
+
+@pytest.mark.parametrize("variant", ["plus", "plus_rgb", "plus_solar"])
+def test_each_part_of_ast_plus_is_switched_off_once(variant):
+    config = configuration.get_config(variant)
+    found, whole = variants(config), flatten(ast_plus(default()).to_dict())
+    flat = {name: flatten(one.to_dict()) for name, one in found.items()}
+    assert flat["plus"].items() >= {("method", "ast_plus"), ("train.clip", 1.0)}
+    off = {
+        key for name in found for key in whole if flat[name][key] != flat["plus"][key]
+    }
+    parts = {"features.whiten", "features.taps", "teacher.coupling", "student.input"}
+    parts |= {"student.hardest", "teacher.blocks"}
+    parts |= {"evaluation.smoothing", "evaluation.image_score"}
+    of_depth = {"fusion", "depth.input"}
+    assert parts <= off
+    has_depth = found["plus"].mode != "rgb"
+    assert of_depth & off == (of_depth if has_depth else set())
 
 
 @pytest.mark.parametrize(

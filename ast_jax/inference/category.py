@@ -113,7 +113,7 @@ def calibrate_category(
             held_out = rows(names[0], "held_out")
             parts = category.parts["train"].subset(held_out)
             inputs = train.select(held_out)
-        scores = _no_scores(train.side)
+        scores = no_scores(train.side)
         if len(inputs):
             scores = ensemble.score(inputs, batch_size)["student"]
     left_out = LeftOut(parts, scores)
@@ -175,7 +175,7 @@ def _as_calibrated(run: Run, category: Category, other: str) -> CalibratedCatego
     ensemble = Ensemble.load(run, name)
     ensemble = dataclasses.replace(ensemble, scales=scales)
     side = run.read_inputs(name, run.members(name)[0])["side"]
-    nothing = LeftOut(category.parts["train"].subset([]), _no_scores(side))
+    nothing = LeftOut(category.parts["train"].subset([]), no_scores(side))
     return CalibratedCategory(ensemble, calibration, nothing)
 
 
@@ -194,7 +194,7 @@ def score_test_images(ensemble: Ensemble, category: Category) -> CategoryScores:
     """
     config, inputs = category.config, category.inputs("test")
     if not len(inputs):
-        combined = dict.fromkeys(NETWORKS, _no_scores(inputs.side))
+        combined = dict.fromkeys(NETWORKS, no_scores(inputs.side))
         seeds = map(str, config.train.seeds)
         return CategoryScores(dict.fromkeys(seeds, combined), combined)
     masked = inputs.masked
@@ -203,6 +203,7 @@ def score_test_images(ensemble: Ensemble, category: Category) -> CategoryScores:
     return CategoryScores(by_seed, ensemble.combine(by_member, masked=masked))
 
 
-def _no_scores(side: int) -> Scores:
+def no_scores(side: int) -> Scores:
+    """Returns empty scores; maps have this height and width."""
     none = np.zeros(0, np.float32)
     return Scores(np.zeros((0, side, side), np.float32), none, none, none)

@@ -267,6 +267,13 @@ def _mean_of(folds: list[ScoreArrays]) -> ScoreArrays:
 def fit_units(pair: Pair, good: Inputs, batch_size: int) -> scoring.Units:
     """The units of a pair's groups, over the foreground of good images."""
     groups = score(pair, good, batch_size=batch_size)["student"]["groups"]
+    return units_of(groups, good, batch_size)
+
+
+def units_of(
+    groups: Float[np.ndarray, "n h w g"], good: Inputs, batch_size: int
+) -> scoring.Units:
+    """The units of distances, over the foreground of the images that have them."""
     weights = [
         good.take(np.arange(first, min(first + batch_size, len(good))))["foreground"]
         for first in range(0, len(good), batch_size)

@@ -4,8 +4,9 @@ import dataclasses
 import functools
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +32,22 @@ from ast_jax.run import Member, Run
 
 NETWORKS = ("student", "teacher")
 # network → {"map": [n,h,w], "max": [n], "mean": [n]}; also "top" [n] if the top score
-# decides, and "groups" [n,h,w,g] if there are several groups.
+# decides, and "groups" [n,h,w,g] if there are several groups. A detector without
+# networks has its own name there.
 PairScores = dict[str, dict[str, Float[np.ndarray, "n ..."]]]
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """What `score` takes: a pair, or a detector that was only fitted."""
+
+    variables: Any
+    normaliser: Normaliser | BlockWhitening | None
+
+    @property
+    def compiled(self) -> Callable[..., Any]:
+        """(variables, x, foreground) → scores by name."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +150,7 @@ def _transformed(module: nn.Module, variables: dict[str, Any], shape: tuple) -> 
 
 
 def score(
-    pair: Pair, inputs: Inputs, *, batch_size: int, mesh: Mesh | None = None
+    pair: Scorer, inputs: Inputs, *, batch_size: int, mesh: Mesh | None = None
 ) -> PairScores:
     """Scores all inputs, batch by batch.
 

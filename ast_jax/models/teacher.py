@@ -82,7 +82,7 @@ class Teacher(Flow):
       height: h of the feature map.
       width: w of the feature map.
       channels: c of the feature map.
-      blocks: number of coupling blocks.
+      blocks: number of coupling blocks; 0, with "additive", leaves the scales.
       hidden: channels inside the conditioners.
       clamp: bound of affine couplings' log-scales.
       encoding_channels: d of the positional encoding; 0 for no encoding.
@@ -117,7 +117,8 @@ class Teacher(Flow):
 
         def conditioners(features: int) -> list[Conditioner]:
             # The paper's last block sees 5×5 positions (docs/method.md "Teacher").
-            sizes = [3] * (self.blocks - 1) + [self.last_kernel_size]
+            sizes = [3] * self.blocks
+            sizes[-1:] = [self.last_kernel_size] * bool(sizes)
             return [
                 Conditioner(features, self.hidden, k, encoding, self.gamma, self.dtype)
                 for k in sizes
