@@ -59,8 +59,8 @@ def fit(
       image_size: `dataset.image_size`, a multiple of 32.
       backbone: `backbone.name`; "scattering" needs no weights.
       weights: `backbone.weights`, a file.
-      config: everything else: a configuration, a shipped name ("folder:small"), or the
-        path of a configuration file.
+      config: everything else: a configuration, a shipped name, or the path of a
+        configuration file. "folder" is AST+, "folder:ast" the paper's method.
 
     Raises:
       UserError: the parts, the configuration or the run's folder cannot be used.

@@ -64,7 +64,7 @@ class ASTDetector(OutlierMixin, BaseEstimator):
     def __init__(
         self,
         *,
-        config: ConfigDict | str | os.PathLike = "folder:small",
+        config: ConfigDict | str | os.PathLike = "folder",
         alpha: float = 0.05,
         epochs: int | None = None,
         seeds: Sequence[int] | None = None,

@@ -78,7 +78,7 @@ class Run:
             if differences:
                 raise UserError(
                     f"{directory} holds a run with another configuration "
-                    f"({'; '.join(differences[:3])}); take another --workdir."
+                    f"({'; '.join(differences[:3])}); {_remedy(run.config, config)}."
                 )
             return cls(directory, config)
         if config.backbone.weights:  # absolute, for commands in other folders
@@ -298,9 +298,23 @@ def _with_tuples(value: Any) -> Any:
 def _differences(old: ConfigDict, new: ConfigDict) -> list[str]:
     """The keys in which two configurations differ, with both values."""
     before, after = flatten(old.to_dict()), flatten(new.to_dict())
-    keys = sorted((before.keys() | after.keys()) - set(_INCIDENTAL))
+    keys = sorted(
+        (before.keys() | after.keys()) - set(_INCIDENTAL),
+        key=lambda key: (key != "method", key),  # it explains the others
+    )
     return [
         f"{key} is {before.get(key)!r} there and {after.get(key)!r} here"
         for key in keys
         if before.get(key) != after.get(key)
     ]
+
+
+def _remedy(old: ConfigDict, new: ConfigDict) -> str:
+    """What to do where another run stands."""
+    if old.method == new.method:
+        return "take another --workdir"
+    variants = "folder:ast or folder:small" if old.method == "ast" else "NAME:plus"
+    return (
+        f"give it the --config that it began with ({variants}), or take another "
+        "--workdir"
+    )

@@ -66,7 +66,7 @@ def command(root: Path, folder: Path, batch_size: int) -> list[str]:
         "calibration.fraction": 0.05,
     }
     flags = [f"--config.{key}={value}" for key, value in settings.items()]
-    script = [sys.executable, "train.py", "--config=configs/folder.py"]
+    script = [sys.executable, "train.py", "--config=configs/folder.py:ast"]
     return [*script, f"--workdir={folder / 'run'}", *flags]
 
 

@@ -39,6 +39,15 @@ def test_small_has_a_narrow_student_and_few_epochs(name):
     assert max(config.teacher.epochs, config.student.epochs) <= 24
 
 
+def test_a_folder_is_learned_by_ast_plus_unless_it_asks_for_the_papers():
+    get_config = importlib.import_module("configs.folder").get_config
+    assert get_config() == get_config("plus")
+    paper, faithful = flatten(get_config("ast").to_dict()), flatten(default().to_dict())
+    changed = {key for key in paper if paper[key] != faithful[key]}
+    others = ("dataset.", "calibration.", "backbone.name", "mode")
+    assert all(key.startswith(others) for key in changed)
+
+
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_an_unknown_variant_is_refused_with_those_there_are(name):
     with pytest.raises(ValueError, match=r"unknown variant 'huge'; there .* small"):
@@ -65,6 +74,7 @@ def test_plus_is_the_same_method_whatever_the_data(name):
         ({"method": "ast_plus"}, "take the :plus variant"),
         ({"features.taps": (5, 4)}, "features.taps must be stages"),
         ({"teacher.last_kernel_size": 4}, "teacher.last_kernel_size must be odd"),
+        ({"teacher.blocks": 0}, "teacher.blocks=0 needs teacher.coupling=additive"),
     ],
 )
 def test_a_method_that_the_keys_do_not_make_is_refused(changes, said):

@@ -1,9 +1,11 @@
 """A run's folder opens again, refuses another run, and is locked."""
 
 import json
+import re
 
 import pytest
 
+from ast_jax import config_file
 from ast_jax.config import default, validate
 from ast_jax.errors import UserError
 from ast_jax.run import Run
@@ -21,6 +23,20 @@ def test_moved_data_are_the_same_run(tmp_path):
     Run.create(tmp_path, config)
     config.dataset.root, config.dataset.data_dir = "/moved", "/cache"
     assert Run.create(tmp_path, config).config.dataset.root == "/moved"
+
+
+def test_a_run_of_the_other_method_says_which_configuration_goes_on_with_it(tmp_path):
+    for begun, given, named in (
+        ("folder:ast", "folder", "folder:ast or folder:small"),
+        ("folder", "folder:ast", "NAME:plus"),
+    ):
+        folder = tmp_path / begun.replace(":", "_")
+        Run.create(folder, config_file.load(begun))
+        with pytest.raises(UserError, match=re.escape(named)) as error:
+            Run.create(folder, config_file.load(given))
+        before = Run.open(folder).config.method
+        assert f"(method is {before!r} there and" in str(error.value)
+        assert "\n" not in str(error.value)
 
 
 def test_a_newer_format_is_refused_in_a_line(tmp_path):
@@ -72,7 +88,8 @@ def test_a_key_that_does_not_exist_cannot_be_set():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("teacher.blocks", 0, r"teacher.blocks must be at least 1. Got 0"),
+        ("teacher.blocks", -1, r"teacher.blocks must be 0 or positive. Got -1"),
+        ("teacher.hidden", 0, r"teacher.hidden must be at least 1. Got 0"),
         ("train.mask", "hard", r"train.mask must be one of soft, binary. Got 'hard'"),
         ("calibration.fraction", 1.0, r"in \[0, 1\). Got 1.0"),
         ("calibration.alpha", 0.0, r"in \(0, 1\). Got 0.0"),
