@@ -125,9 +125,9 @@ def check(sample: Sample, reading: Reading) -> tuple[Content, list[str]]:
         _, z = decoded(decode_z, sample.xyz, reading.depth_options)
     else:
         z = sample.xyz
-    pairs = [decoded(mask_of, mask) for mask in sample.masks or ()]
+    decoded_masks = [decoded(mask_of, mask) for mask in sample.masks or ()]
     sources = {"xyz": sample.xyz, **dict(enumerate(sample.masks or ()))}
-    arrays = {"xyz": z, **{key: mask for key, (_, mask) in enumerate(pairs)}}
+    arrays = {"xyz": z, **{row: mask for row, (_, mask) in enumerate(decoded_masks)}}
     named = [(sample.name(sources[key]), arrays[key]) for key in sources]
     problems += _misfits(sample, raster, named)
     pixels = z if raster is None else raster.values
@@ -135,7 +135,7 @@ def check(sample: Sample, reading: Reading) -> tuple[Content, list[str]]:
     if sample.defect != GOOD:
         for name, mask in named[1:]:
             _judge(name, mask)
-        masks = None if sample.masks is None else tuple(c for c, _ in pairs)
+        masks = None if sample.masks is None else tuple(c for c, _ in decoded_masks)
         return Content(image, z, masks, **measured), problems
     for name, mask in named[1:]:
         if mask is not None and mask.any():

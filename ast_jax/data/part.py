@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float32, UInt8
 from ast_jax.errors import UserError
 
 GOOD = "good"
-# Of files, of Pillow images, or of values that NumPy turns into arrays.
+# Files, Pillow images, or values that NumPy turns into arrays.
 Sequences = Sequence[Any] | np.ndarray
 
 
@@ -181,10 +181,10 @@ class Parts(Sequence):
         )
 
 
-def pairs_of(
+def join_parts(
     images: Sequences | None, xyz: Sequences | None
 ) -> Iterable[tuple[Any, Any]]:
-    """Pairs images and point clouds by position; pairs with None if one is None.
+    """Joins the n-th image and the n-th point cloud; None stands for an absent one.
 
     Raises:
       UserError: there are none, or their numbers differ.

@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from ast_jax.data.part import Sequences, pairs_of
+from ast_jax.data.part import Sequences, join_parts
 from ast_jax.errors import UserError
 
 
@@ -34,13 +34,13 @@ def write_parts(
         image has another type or shape, or the folder holds other parts or cannot be
         written.
     """
-    pairs = list(pairs_of(images, xyz))
+    parts = list(join_parts(images, xyz))
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".parts.", dir=root.parent) as folder:
             written = Path(folder) / root.name
             written.mkdir()
-            _write_manifest(written, pairs)
+            _write_manifest(written, parts)
             if not root.exists():
                 written.replace(root)
             elif not _equal(written, root):
@@ -51,14 +51,14 @@ def write_parts(
         raise UserError(f"{root}: cannot be written ({error.strerror}).") from error
 
 
-def _write_manifest(folder: Path, pairs: list[tuple[Any, Any]]) -> None:
+def _write_manifest(folder: Path, parts: list[tuple[Any, Any]]) -> None:
     rows = [
         {
-            kind: _file(folder, index, part, kind)
-            for kind, part in zip(("image", "depth"), pair, strict=True)
-            if part is not None
+            kind: _file(folder, index, content, kind)
+            for kind, content in zip(("image", "depth"), part, strict=True)
+            if content is not None
         }
-        for index, pair in enumerate(pairs)
+        for index, part in enumerate(parts)
     ]
     text = "".join(f"{json.dumps(row)}\n" for row in rows)
     (folder / "manifest.jsonl").write_text(text, encoding="utf-8")

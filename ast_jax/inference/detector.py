@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from PIL import Image
 
 from ast_jax.backbones.run_weights import open_backbone
-from ast_jax.data.part import Part, Sequences, pairs_of
+from ast_jax.data.part import Part, Sequences, join_parts
 from ast_jax.device_memory import memory_errors
 from ast_jax.errors import UserError
 from ast_jax.features import prefetch
@@ -242,7 +242,7 @@ class Detector(ScoreFunction):
           UserError: a part cannot be scored; the line names it.
         """
         scores = []
-        for row, result in enumerate(self.predict_many(pairs_of(images, xyz))):
+        for row, result in enumerate(self.predict_many(join_parts(images, xyz))):
             if isinstance(result, UserError):
                 raise UserError(f"part {row}: {result}")
             scores.append(result.score)
