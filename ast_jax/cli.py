@@ -26,7 +26,7 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
     """
     _define(define_flags, sys.modules[main.__module__].__doc__)
 
-    def guarded(argv: Sequence[str]) -> None:
+    def guard(argv: Sequence[str]) -> None:
         if len(argv) > 1:
             fail(f"unexpected argument {argv[1]!r}; flags have the form --name=value.")
         logging.set_verbosity(logging.INFO)
@@ -39,7 +39,7 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
         except KeyboardInterrupt:
             fail("interrupted; run the same command to continue.", _INTERRUPTED)
 
-    app.run(guarded, flags_parser=_parse_flags)
+    app.run(guard, flags_parser=_parse_flags)
 
 
 def _define(define_flags: Callable[[], None], help_text: str | None) -> None:

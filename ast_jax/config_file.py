@@ -16,7 +16,7 @@ _INSTALLED = Path(__file__).with_name("configs")
 _CHECKOUT = Path(__file__).parents[1] / "configs"
 
 
-def shipped() -> dict[str, Path]:
+def shipped_files() -> dict[str, Path]:
     """Returns the shipped files, by name."""
     folder = _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
     return {path.stem: path for path in sorted(folder.glob("[!_]*.py"))}
@@ -54,7 +54,7 @@ def load(argument: str) -> ConfigDict:
 
 def module(name: str) -> ModuleType:
     """Returns a shipped configuration's module; other configurations build on it."""
-    return _run(shipped()[name])
+    return _run(shipped_files()[name])
 
 
 def define_flag() -> None:
@@ -62,7 +62,7 @@ def define_flag() -> None:
     config_flags.DEFINE_config_file(
         "config",
         help_string="A shipped configuration or a file; NAME:VARIANT for a variant. "
-        f"Shipped: {', '.join(shipped())}.",
+        f"Shipped: {', '.join(shipped_files())}.",
     )
     flags.FLAGS["config"].parser = _Parser("config")
 
@@ -77,7 +77,7 @@ class _Parser(config_flags.config_flags.ConfigFileFlagParser):
 
 def _find(name: str) -> Path:
     """The file of a path or a shipped name."""
-    known = shipped()
+    known = shipped_files()
     if name in known:
         return known[name]
     path = expanded(name)

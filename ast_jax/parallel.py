@@ -163,7 +163,7 @@ def barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def agreed(value: int) -> int:
+def agree(value: int) -> int:
     """Returns the main process's value in every process."""
     if jax.process_count() == 1:
         return value
@@ -186,6 +186,6 @@ def main_first(action: Callable[[], Result]) -> Result:
             result = action()
         except UserError as error:
             failure = error
-    if agreed(failure is not None):
+    if agree(failure is not None):
         raise failure or UserError("The main process has stopped; its line says why.")
     return result if is_main() else action()

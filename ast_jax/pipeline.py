@@ -43,7 +43,7 @@ def train_and_evaluate(
       UserError: anything that the user can correct.
       SystemExit: the process was asked to stop; it has saved its state.
     """
-    with _opened(config, workdir) as (config, categories):
+    with _open(config, workdir) as (config, categories):
         run = train_categories(config, workdir, categories, profile=profile)
         with run.locked():
             evaluations = _evaluate(run, categories, recalibrate=True)
@@ -52,7 +52,7 @@ def train_and_evaluate(
 
 def train(config: ConfigDict, workdir: str | Path, *, profile: bool = False) -> Run:
     """Trains every category and seed of a run, see `train_and_evaluate`."""
-    with _opened(config, workdir) as (config, categories):
+    with _open(config, workdir) as (config, categories):
         return train_categories(config, workdir, categories, profile=profile)
 
 
@@ -86,7 +86,7 @@ def evaluate(
 
 
 @contextlib.contextmanager
-def _opened(
+def _open(
     config: ConfigDict, workdir: str | Path
 ) -> Iterator[tuple[ConfigDict, list[Category]]]:
     """The complete configuration of a training, and its categories."""

@@ -20,7 +20,7 @@ def write(folder: Path, model: str, stage: int) -> architecture.Architecture:
     """
     net = architecture.architecture(model, stage)
     rng = np.random.default_rng(0)
-    shapes = timm_weights.required(net)
+    shapes = timm_weights.tensor_shapes(net)
     tensors = {key: draw(rng, key, shape) for key, shape in shapes.items()}
     save_file(tensors, folder / "weights.safetensors")
     mean, std = timm_weights.normalisation(model)

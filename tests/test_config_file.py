@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 def test_every_file_in_configs_is_shipped_and_loads_by_name():
     names = {path.stem for path in (REPOSITORY / "configs").glob("*.py")}
-    assert config_file.shipped().keys() == names
+    assert config_file.shipped_files().keys() == names
     for name in names:
         config = config_file.load(name)
         assert config.method == ("ast_plus" if name == "folder" else "ast")

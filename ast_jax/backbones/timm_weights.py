@@ -109,7 +109,7 @@ def fetch_by_sha256(name: str, sha256: str) -> Path | None:
     base = name.split(".")[0] + "."
     for tag in (known for known in KNOWN if known.startswith(base)):
         try:
-            announced = _announced(f"timm/{tag}")
+            announced = _ask_sha256(f"timm/{tag}")
         except Exception as error:  # no network, or any error of the hub's client
             logging.warning("%s: %s", tag, _reason(error))
             return None
@@ -118,7 +118,7 @@ def fetch_by_sha256(name: str, sha256: str) -> Path | None:
     return None
 
 
-def _announced(repository: str) -> str | None:
+def _ask_sha256(repository: str) -> str | None:
     """The hub's SHA-256 of a release; raises within 10 seconds.
 
     The hub's own client would retry for a minute in silence.
@@ -171,7 +171,7 @@ def _download(name: str) -> Path:
         if isinstance(cached, str):
             path = Path(cached)
         else:
-            _announced(repository)
+            _ask_sha256(repository)
             path = Path(huggingface_hub.hf_hub_download(repository, _FILE))
     except Exception as error:
         raise UserError(
@@ -208,17 +208,17 @@ def load(path: Path, net: Architecture) -> Variables:
         shapes, read = {key: t.shape for key, t in tensors.items()}, tensors.__getitem__
     else:
         raise UserError(f"backbone.weights: {path} is no .safetensors or .pth file")
-    needed = required(net)
+    needed = tensor_shapes(net)
     _check_shapes(shapes, needed, path)
     unused = sorted(set(shapes) - set(needed))
     # PyTorch's count of batches of each batch norm is not needed.
     unused = [name for name in unused if not name.endswith("num_batches_tracked")]
     shown = ", ".join(unused[:_SHOWN]) + ", …" * (len(unused) > _SHOWN)
     logging.info("%s: %d tensors unused: %s", path, len(unused), shown)
-    return fold(net, lambda key: _checked(read(key), key, path))
+    return fold(net, lambda key: _check_tensor(read(key), key, path))
 
 
-def required(net: Architecture) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(net: Architecture) -> dict[str, tuple[int, ...]]:
     """timm's name and shape (OIHW) of every tensor of `net`."""
     shapes = {}
     for conv in net.convs:
@@ -233,7 +233,7 @@ def fold(net: Architecture, read: Read) -> Variables:
     """Folds each batch norm into its convolution; returns `EfficientNet`'s variables.
 
     With s = γ / √(variance + ε) they are kernel · s and bias β − mean · s. `read`
-    returns the tensor of a key in `required(net)`; it is called once for each.
+    returns the tensor of a key in `tensor_shapes(net)`; it is called once for each.
     """
     params = {}
     for conv in net.convs:
@@ -267,7 +267,7 @@ def _check_shapes(shapes: Shapes, needed: Shapes, path: Path) -> None:
         )
 
 
-def _checked(tensor: np.ndarray, key: str, path: Path) -> np.ndarray:
+def _check_tensor(tensor: np.ndarray, key: str, path: Path) -> np.ndarray:
     if not np.issubdtype(tensor.dtype, np.floating):
         raise UserError(f"{path}: {key} is {tensor.dtype}, not floating point")
     if not np.all(np.isfinite(tensor)):

@@ -59,14 +59,14 @@ def main() -> None:
     with contextlib.ExitStack() as watching:
         monitor = None
         if values.monitor:
-            monitor = watching.enter_context(_watched(detector, output))
-        summary = _predicted(detector, output, monitor)
+            monitor = watching.enter_context(_watch(detector, output))
+        summary = _predict(detector, output, monitor)
     if summary.failed:
         sys.exit(_SOME_FAILED)
 
 
 @contextlib.contextmanager
-def _watched(detector: "Detector", output: Path) -> Iterator["MonitorFile"]:
+def _watch(detector: "Detector", output: Path) -> Iterator["MonitorFile"]:
     """Opens the run's monitor; at the end draws its course as OUTPUT/monitor.svg."""
     from ast_jax.files import write_text
     from ast_jax.inference import monitor_file
@@ -81,7 +81,7 @@ def _watched(detector: "Detector", output: Path) -> Iterator["MonitorFile"]:
             write_text(output / "monitor.svg", course)
 
 
-def _predicted(
+def _predict(
     detector: "Detector",
     output: Path,
     monitor: "MonitorFile | None",

@@ -91,7 +91,7 @@ class PartsBuilder(DataSet, Records, skip_registration=True):
         try:
             super().__init__(name, data_dir)
         except (ValueError, ParseError) as error:  # from JSON of an earlier run
-            raise _damaged(os.path.join(data_dir, self.name, name)) from error
+            raise _damage(os.path.join(data_dir, self.name, name)) from error
 
     @classmethod
     def from_config(cls, dataset: Any, category: str, **options: Any) -> "PartsBuilder":
@@ -156,7 +156,7 @@ class PartsBuilder(DataSet, Records, skip_registration=True):
         try:
             return int((self.info.metadata or {}).get("peak", 0))
         except (ValueError, TypeError) as error:
-            raise _damaged(self.data_dir) from error
+            raise _damage(self.data_dir) from error
 
     def parts(self, split: str) -> Parts:
         """The prepared parts of "train", "validation" or "test"; may be empty."""
@@ -164,7 +164,7 @@ class PartsBuilder(DataSet, Records, skip_registration=True):
             metadata = self.info.metadata
             rows = metadata["parts"].get(split, [])
         except (ValueError, KeyError) as error:
-            raise _damaged(self.data_dir) from error
+            raise _damage(self.data_dir) from error
         entries = [Entry(*row) for row in rows]
         notes = tuple(self.selection.notes(split, self.split_of))
         if not entries:
@@ -202,7 +202,7 @@ class PartsBuilder(DataSet, Records, skip_registration=True):
             logging.error("%s: %s", entry.id, error)
             intact = False
         if not intact:
-            raise _damaged(self.data_dir, entry.id)
+            raise _damage(self.data_dir, entry.id)
         return content.decode(entry, self.reading)
 
     def _source_hash(self) -> str:
@@ -235,7 +235,7 @@ class PartsBuilder(DataSet, Records, skip_registration=True):
         title = f"Preparing {self.category} {split}"
         peak, sizes = 0, set()
         for key, sample in enumerate(tqdm(samples, title, disable=None)):
-            content = self._checked(self.fill(sample))
+            content = self._check(self.fill(sample))
             peak = max(peak, content.peak)
             sizes |= {content.size} - {None}
             rows.append([sample.id, sample.defect, content.digests()])
@@ -245,7 +245,7 @@ class PartsBuilder(DataSet, Records, skip_registration=True):
             by_area = sorted(sizes, key=math.prod)
             self.info.metadata["sizes"] = by_area[:1] + by_area[1:][-1:]
 
-    def _checked(self, sample: Sample) -> Content:
+    def _check(self, sample: Sample) -> Content:
         """Returns the sample's content; adds its faults to the list of problems."""
         content, problems = check(sample, self.reading)
         if not problems and content.masks:
@@ -263,7 +263,7 @@ class PartsBuilder(DataSet, Records, skip_registration=True):
             raise problems_error(self._problems)
 
 
-def _damaged(folder: str, part: str = "") -> UserError:
+def _damage(folder: str, part: str = "") -> UserError:
     whose = f" of {part}" if part else ""
     return UserError(
         f"{folder}: the prepared data{whose} are damaged; delete this folder and run "

@@ -44,14 +44,14 @@ class DepthOptions:
     @property
     def reading(self) -> dict[str, Any]:
         """The options that change z as it is read, unless they have the default."""
-        return self._changed("unit", "missing")
+        return self._changes("unit", "missing")
 
     @property
     def processing(self) -> dict[str, Any]:
         """The options of channels and foreground, unless they have the default."""
-        return self._changed("foreground_distance", "fill_rounds", "dilation")
+        return self._changes("foreground_distance", "fill_rounds", "dilation")
 
-    def _changed(self, *names: str) -> dict[str, Any]:
+    def _changes(self, *names: str) -> dict[str, Any]:
         default = DepthOptions()
         values = {name: getattr(self, name) for name in names}
         return {k: v for k, v in values.items() if v != getattr(default, k)}

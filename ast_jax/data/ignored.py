@@ -39,7 +39,7 @@ def unused_files(paths: Iterable[Path], used: Collection[Path]) -> list[Path]:
     return [path for path in paths if os.path.abspath(path) not in known]
 
 
-def ignored(paths: Collection[Path], root: Path) -> Ignored | None:
+def describe_ignored(paths: Collection[Path], root: Path) -> Ignored | None:
     """Describes ignored paths; None if there are none."""
     if not paths:
         return None

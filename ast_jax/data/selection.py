@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ast_jax.data.exclude import chosen
-from ast_jax.data.ignored import ignored, unread_clouds
+from ast_jax.data.ignored import describe_ignored, unread_clouds
 from ast_jax.data.listing import Listing, problems_error
 from ast_jax.errors import UserError
 
@@ -36,10 +36,10 @@ class Selection:
         if split == "train" and self.excluded:
             yield f"{len(self.excluded)} left out by dataset.exclude"
         inside = [path for path in self.unused if split_of(path) == split]
-        if left := ignored(inside, self.root):
+        if left := describe_ignored(inside, self.root):
             yield f"ignored: {left}"
         outside = [path for path in self.unused if not split_of(path)]
-        if split == "train" and (left := ignored(outside, self.root)):
+        if split == "train" and (left := describe_ignored(outside, self.root)):
             yield f"ignored outside of the splits: {left}"
 
 
@@ -59,7 +59,7 @@ def require_training(
         return listing
     if listing.problems:
         raise problems_error(listing.problems)
-    left = ignored(unused, root)
+    left = describe_ignored(unused, root)
     raise UserError(
         f"{root}: no good training image of {category!r}; expected {tree}"
         + (f"; ignored: {left}" if left else "")

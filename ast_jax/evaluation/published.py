@@ -69,7 +69,7 @@ _MEAN = {
 }
 
 
-def published(dataset: str, mode: str) -> dict:
+def published_results(dataset: str, mode: str) -> dict:
     """Returns {"categories": …, "mean": …} as in `results.json`, as fractions.
 
     Both are empty if nothing is published for the data set and mode.

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from ast_jax.data.part import Parts
 from ast_jax.evaluation import numbers
-from ast_jax.evaluation.published import published
+from ast_jax.evaluation.published import published_results
 from ast_jax.inference.calibration import Calibration
 from ast_jax.inference.category import CategoryScores, LeftOut
 from ast_jax.inference.ensemble import Scores, ScoresBySeed
@@ -108,7 +108,7 @@ def results_tree(config: ConfigDict, evaluations: list[Evaluation]) -> dict[str,
         }
         return {"categories": categories, "mean": mean_over_categories(categories)}
 
-    paper = published(config.dataset.name, config.mode)
+    paper = published_results(config.dataset.name, config.mode)
     splits = {category.name: dict(category.splits) for category in evaluations}
     return {
         **tree("student"),

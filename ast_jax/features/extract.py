@@ -115,15 +115,15 @@ def extract(
     rgb = channels = weight = None
     if mode.has_colour:
         recipe = _rgb(backbone, parts.bit_depth, *options)
-        rgb = _stored(parts, cache_dir, recipe)
+        rgb = _find_or_compute(parts, cache_dir, recipe)
     if mode.has_depth:
         recipe = _depth(side, storage_dtype, batch_size, depth_options)
-        both = _stored(parts, cache_dir, recipe)
+        both = _find_or_compute(parts, cache_dir, recipe)
         channels = dataclasses.replace(both, channels=slice(_DEPTH_CHANNELS))
         weight = dataclasses.replace(both, channels=_DEPTH_CHANNELS)
     if mode.has_depth and exaggeration is not None:
         recipe = _normals(backbone, depth_options, exaggeration, *options)
-        channels = _stored(parts, cache_dir, recipe)
+        channels = _find_or_compute(parts, cache_dir, recipe)
     return Features(rgb, channels, weight)
 
 
@@ -143,7 +143,7 @@ def median_slopes(
         lambda batch: batch,
         WORKERS,
     )
-    rows = _stored(parts, Path(cache_dir), recipe)
+    rows = _find_or_compute(parts, Path(cache_dir), recipe)
     return rows[np.arange(len(parts))].ravel() if len(parts) else np.zeros(0)
 
 
@@ -249,7 +249,7 @@ def _on_devices(backbone: Backbone, devices: Sequence[jax.Device]) -> Network:
     return lambda images: apply(variables(), jax.device_put(images, divided))
 
 
-def _stored(parts: Parts, directory: Path, recipe: Recipe) -> StoredRows:
+def _find_or_compute(parts: Parts, directory: Path, recipe: Recipe) -> StoredRows:
     """Returns the parts' features of one kind; computes those that the cache lacks.
 
     Each of n processes computes every n-th part. If the processes share the folder,
@@ -300,7 +300,7 @@ def _blocks(
         lambda index: recipe.preprocess(parts[index]), range(len(parts)), size
     )
     with contextlib.closing(preprocessed):
-        inputs = (_padded(rows, size) for rows in preprocessed)
+        inputs = (_pad(rows, size) for rows in preprocessed)
         outputs = map(recipe.network, inputs)
         # The device gets the next batch before the host waits for this one.
         pairs = itertools.pairwise(itertools.chain(outputs, [None]))
@@ -310,7 +310,7 @@ def _blocks(
             yield rows, _finite(block, parts.ids[rows], recipe.kind.dtype)
 
 
-def _padded(rows: Sequence[np.ndarray], size: int) -> Shaped[np.ndarray, "{size} ..."]:
+def _pad(rows: Sequence[np.ndarray], size: int) -> Shaped[np.ndarray, "{size} ..."]:
     """Stacks rows, and fills up with zeros to `size` rows."""
     return np.stack([*rows, *[np.zeros_like(rows[0])] * (size - len(rows))])
 

@@ -70,7 +70,7 @@ def calibrate_category(
       UserError: there is no trained pair, or an image that it learned from is gone.
     """
     if keep and (other := first_other(run, category)):
-        return _as_calibrated(run, category, other)
+        return _keep_calibration(run, category, other)
     config, names = category.config, run.members(category.name)
     batch_size, alpha = config.train.batch_size, config.calibration.alpha
     train = category.inputs("train")
@@ -101,7 +101,7 @@ def calibrate_category(
         all_rows = np.concatenate(list(each.values()))
         folds = np.repeat(np.arange(len(each)), [len(mine) for mine in each.values()])
         parts = category.parts["train"].subset(all_rows.tolist())
-        scores = _joined(
+        scores = _concatenate(
             ensemble.fold(fold).score(train.select(mine), batch_size)["student"]
             for fold, mine in each.items()
         )
@@ -127,7 +127,7 @@ def calibrate_category(
     return CalibratedCategory(ensemble, calibration, left_out)
 
 
-def _joined(each: Iterable[Scores]) -> Scores:
+def _concatenate(each: Iterable[Scores]) -> Scores:
     """Concatenates the scores of several sets of images."""
     each = list(each)
     arrays = [(one.maps, one.maximum, one.mean, one.image) for one in each]
@@ -153,7 +153,7 @@ def first_other(run: Run, category: Category) -> str | None:
     )
 
 
-def _as_calibrated(run: Run, category: Category, other: str) -> CalibratedCategory:
+def _keep_calibration(run: Run, category: Category, other: str) -> CalibratedCategory:
     """The run's own calibration, for data on which it cannot be calibrated.
 
     Raises:

@@ -97,7 +97,7 @@ class Detector(ScoreFunction):
                 category,
             )
         else:
-            calibration = feedback.applied(run, category, calibration)
+            calibration = feedback.apply(run, category, calibration)
         backbone = open_backbone(run, category, backbone_weights)
         ensemble = dataclasses.replace(Ensemble.load(run, category), scales=scales)
         return cls(
@@ -152,7 +152,7 @@ class Detector(ScoreFunction):
         """Pickles the arguments of `load` and the calibration, which may differ."""
         if self.directory is None:
             raise UserError("this Detector has no run's folder, so it has no pickle")
-        return _reloaded, (self.directory, self.category, self.calibration)
+        return _reload, (self.directory, self.category, self.calibration)
 
     @functools.cached_property
     def colour_scale(self) -> ColourScale:
@@ -161,7 +161,7 @@ class Detector(ScoreFunction):
         The darkest colour means that teacher and student agree. The middle is the pixel
         threshold; without a threshold it is the score of two unrelated outputs.
         """
-        low, unrelated = map(self.ensemble.standardised, (0.0, _UNRELATED))
+        low, unrelated = map(self.ensemble.standardise, (0.0, _UNRELATED))
         if self.calibration is None:
             return ColourScale(low, unrelated, calibrated=False)
         return ColourScale(low, self.calibration.pixel_threshold, calibrated=True)
@@ -226,7 +226,7 @@ class Detector(ScoreFunction):
             pairs = itertools.pairwise(itertools.chain(started, [None]))
             started = (one for one, _ in pairs)
         for batch, outputs in started:
-            yield from self._finished(batch, outputs)
+            yield from self._finish(batch, outputs)
 
     def score(
         self, images: Sequences | None = None, xyz: Sequences | None = None
@@ -300,7 +300,7 @@ class Detector(ScoreFunction):
                 inputs[name][row] = array
         return self._program.run(inputs)
 
-    def _finished(
+    def _finish(
         self, batch: list[Preprocessed | UserError], outputs: dict[str, Array] | None
     ) -> Iterator[Prediction | UserError]:
         """Waits for the outputs; yields a prediction or an error for each part."""
@@ -324,7 +324,7 @@ class Detector(ScoreFunction):
             row += 1
 
 
-def _reloaded(
+def _reload(
     directory: Path, category: str, calibration: Calibration | None
 ) -> Detector:
     detector = Detector.load(directory, category)

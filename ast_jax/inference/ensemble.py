@@ -156,7 +156,7 @@ class Ensemble:
 
     def by_seed(self, by_member: ScoresBySeed, *, masked: bool) -> ScoresBySeed:
         """The scores of each seed: of its pair, or of its folds together."""
-        grouped = _grouped(by_member, 0)
+        grouped = _group(by_member, 0)
         return {
             seed: self.combine(scores, masked=masked)
             for seed, scores in grouped.items()
@@ -164,7 +164,7 @@ class Ensemble:
 
     def fold(self, name: str) -> "Ensemble":
         """The pairs that left out one fold."""
-        pairs = _grouped(self.pairs, 1)[name]
+        pairs = _group(self.pairs, 1)[name]
         return dataclasses.replace(self, pairs=pairs)
 
     def _score(self, seed: str, inputs: Inputs, batch_size: int) -> dict[str, Scores]:
@@ -186,7 +186,7 @@ class Ensemble:
         }
         combined = {}
         for name in NETWORKS:
-            entry = jax.device_get(self.combined(arrays, name))
+            entry = jax.device_get(self.combine_network(arrays, name))
             combined[name] = self._scores(entry, kind)
             if "max_by_fold" in entry:
                 combined[name] = dataclasses.replace(
@@ -196,7 +196,7 @@ class Ensemble:
                 )
         return combined
 
-    def combined(
+    def combine_network(
         self, by_seed: Mapping[str, ArraysOfNetworks], network: str
     ) -> ScoreArrays:
         """One network's map and image scores, from every pair's; may be traced.
@@ -208,9 +208,11 @@ class Ensemble:
           by_seed: the results of `pair.pair_scores`, for every seed.
           network: "student" or "teacher".
         """
-        folds = _grouped(by_seed, 1)
+        folds = _group(by_seed, 1)
         if len(folds) > 1:
-            return _mean_of([self.combined(fold, network) for fold in folds.values()])
+            return _mean_of(
+                [self.combine_network(fold, network) for fold in folds.values()]
+            )
         if not self.scales:
             return next(iter(by_seed.values()))[network]
         maps, means = [], []
@@ -225,7 +227,7 @@ class Ensemble:
         mean = sum(means) / len(means)
         return {"map": mean_map, "mean": mean} | self.reading.read(finest)
 
-    def standardised(self, value: float) -> float:
+    def standardise(self, value: float) -> float:
         """Converts a single pair's map value to the units of the ensemble's map."""
         scales = [scale["student"] for scale in self.scales.values()]
         values = [(value - scale.map_mean) / scale.map_std for scale in scales]
@@ -241,7 +243,7 @@ class Ensemble:
         return Scores(*main, smoothing=self.reading.smoothing)
 
 
-def _grouped(by_member: Mapping[str, T], which: int) -> dict[str, dict[str, T]]:
+def _group(by_member: Mapping[str, T], which: int) -> dict[str, dict[str, T]]:
     """Groups members' values by seed (0) or by fold (1); with split the fold is ""."""
     groups: dict[str, dict[str, T]] = {}
     for member, value in by_member.items():

@@ -46,7 +46,7 @@ class Feedback:
     false_alarms: Proportion | None
 
 
-def applied(run: Run, category: str, calibration: Calibration) -> Calibration:
+def apply(run: Run, category: str, calibration: Calibration) -> Calibration:
     """The calibration with the confirmed good parts of the journal.
 
     Raises:

@@ -129,7 +129,7 @@ def transform_kernels(
         return variables
     modules = {"teacher": pair.teacher, "student": pair.student}
     return variables | {
-        network: variables[network] | _transformed(module, variables[network], shape)
+        network: variables[network] | _transform(module, variables[network], shape)
         for network, module in modules.items()
     }
 
@@ -144,7 +144,7 @@ def tiles(pair: Pair, shape: tuple[int, int, int, int]) -> tuple[int | None, ...
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
-def _transformed(module: nn.Module, variables: dict[str, Any], shape: tuple) -> dict:
+def _transform(module: nn.Module, variables: dict[str, Any], shape: tuple) -> dict:
     """The collection of transformed kernels; the layers put them there in a call."""
     return module.apply(variables, jnp.zeros(shape), mutable=[TRANSFORMED])[1]
 

@@ -23,7 +23,7 @@ from ast_jax.inference.detector import BATCH_SIZE, Detector
 from ast_jax.inference.heat_map import overlay
 from ast_jax.inference.monitor_file import MonitorFile
 from ast_jax.inference.prediction import Prediction
-from ast_jax.inference.sources import Source, listed, streamed
+from ast_jax.inference.sources import Source, list_sources, stream_sources
 from ast_jax.run import locked
 
 _HEAT_MAPS, _MAPS = "heat_maps", "maps"
@@ -67,7 +67,7 @@ def predict_files(
             f"--input={path}: lies in {inside[0]}, where this prediction writes; take "
             "another --output"
         )
-    sources = listed(path, xyz, detector.config.mode, leave_out=own)
+    sources = list_sources(path, xyz, detector.config.mode, leave_out=own)
     options = {"streams": [], "live": False, "monitor": monitor}
     return _predict(detector, sources, output, **options)
 
@@ -88,7 +88,7 @@ def predict_stream(
     """
     if xyz is not None and not xyz.is_dir():
         raise UserError(f"--xyz={xyz}: give a folder beside a stream of paths")
-    sources = streamed(lines, xyz, detector.config.mode)
+    sources = stream_sources(lines, xyz, detector.config.mode)
     options = {"streams": [answers], "live": True, "monitor": monitor}
     return _predict(detector, sources, output, **options)
 
@@ -106,7 +106,7 @@ def _predict(
     total = len(sources) if isinstance(sources, Sized) else None
     # A single part is answered sooner by a batch of one, without a warm-up.
     size = 1 if total == 1 else BATCH_SIZE
-    with locked(output, _OCCUPIED), write_errors(path), _opened(path) as file:
+    with locked(output, _OCCUPIED), write_errors(path), _replace(path) as file:
         start = time.perf_counter()
         if size > 1:
             detector.warm_up(size, live=live)
@@ -239,7 +239,7 @@ def _write_maps(
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[RawIOBase]:
+def _replace(path: Path) -> Iterator[RawIOBase]:
     """Opens a new file in place of an old one, without a buffer for rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb", buffering=0) as file:

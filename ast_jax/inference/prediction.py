@@ -11,7 +11,7 @@ from jaxtyping import Float, Float32
 from ast_jax.data.part import Part
 from ast_jax.inference.calibration import Calibration
 from ast_jax.inference.regions import Region, marked_regions
-from ast_jax.inference.score_map import resized
+from ast_jax.inference.score_map import resize_map
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Prediction:
     @functools.cached_property
     def map(self) -> Float32[np.ndarray, "h w"]:
         """The score map at the part's own resolution."""
-        return resized(self.fine, self.part.size)
+        return resize_map(self.fine, self.part.size)
 
     @property
     def threshold(self) -> float | None:

@@ -150,7 +150,7 @@ class ScoreFunction:
             by_seed[seed] = pair_scores(
                 pair, variables["pairs"][seed], **network_inputs
             )
-        scores = self.ensemble.combined(by_seed, "student")
+        scores = self.ensemble.combine_network(by_seed, "student")
         reading = self.ensemble.reading
         fine = scoring.upsample(scores["map"], reading.smoothing)
         read = scores | reading.read(fine)

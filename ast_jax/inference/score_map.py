@@ -7,7 +7,7 @@ from PIL import Image
 from ast_jax import scoring
 
 
-def upsampled(
+def upsample_map(
     score_map: Float[np.ndarray, "a b"], smoothing: float = 0.0
 ) -> Float[np.ndarray, "h w"]:
     """`scoring.upsample` of one map, on the host."""
@@ -24,11 +24,11 @@ def map_at(
 
     The step to 192 is bicubic, as the authors', and smooths; the next is bilinear.
     """
-    fine = upsampled(score_map, smoothing)
-    return fine if size is None else resized(fine, size)
+    fine = upsample_map(score_map, smoothing)
+    return fine if size is None else resize_map(fine, size)
 
 
-def resized(
+def resize_map(
     fine: Float32[np.ndarray, "a b"], size: tuple[int, int]
 ) -> Float32[np.ndarray, "h w"]:
     """An upsampled score map at an image's (height, width), bilinear."""

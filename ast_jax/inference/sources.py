@@ -38,7 +38,7 @@ class Source:
     problem: str | None = None
 
 
-def listed(
+def list_sources(
     path: Path, xyz: Path | None, mode: str, leave_out: Collection[Path] = ()
 ) -> list[Source]:
     """Lists the part of a file, or the parts in a folder and below it, sorted by path.
@@ -85,7 +85,9 @@ def listed(
     return found
 
 
-def streamed(lines: Iterable[str], xyz: Path | None, mode: str) -> Iterator[Source]:
+def stream_sources(
+    lines: Iterable[str], xyz: Path | None, mode: str
+) -> Iterator[Source]:
     """Yields a part for each line with a path; skips empty lines.
 
     Args:

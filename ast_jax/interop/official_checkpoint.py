@@ -85,7 +85,7 @@ def import_pair(
     if config.backbone.name == AUTO:
         config.backbone.name = B5
     states = {name: read_state_dict(Path(files[name])) for name in _CREATE}
-    variables = _fitted(states, config, files)
+    variables = _fit(states, config, files)
     opened = open_categories(config)[0] if config.dataset.root else None
     with _joining(directory, config) as run:
         _write_pair(run, category, variables, opened)
@@ -131,7 +131,7 @@ def _sizes(config: ConfigDict) -> dict[str, int]:
     return {"side": config.dataset.image_size // stride, "channels": channels}
 
 
-def _fitted(
+def _fit(
     states: Mapping[str, StateDict], config: ConfigDict, files: Mapping[str, Path]
 ) -> dict[str, dict]:
     """Both networks' variables, in the shapes of the configuration.

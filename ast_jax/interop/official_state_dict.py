@@ -43,7 +43,7 @@ def teacher_params(state: StateDict, blocks: int = 4, *, gamma: bool = True) -> 
                 names |= _conv((f"{ours}_{k}", conv), f"{prefix}.{conv}")
             if gamma:
                 names[f"{ours}_{k}", "gamma"] = f"{prefix}.gamma"
-    return _renamed(state, names, "teacher")
+    return _rename(state, names, "teacher")
 
 
 def student_variables(state: StateDict, blocks: int = 4) -> dict[str, dict]:
@@ -68,14 +68,14 @@ def student_variables(state: StateDict, blocks: int = 4) -> dict[str, dict]:
                 for part, name in parts.items():
                     path = (collection, ours, f"bn{k}", part)
                     names[path] = f"{theirs}.bn{k}.{name}"
-    return _renamed(state, names, "student")
+    return _rename(state, names, "student")
 
 
 def _conv(path: tuple[str, ...], name: str) -> Names:
     return {(*path, "kernel"): f"{name}.weight", (*path, "bias"): f"{name}.bias"}
 
 
-def _renamed(state: StateDict, names: Names, network: str) -> dict:
+def _rename(state: StateDict, names: Names, network: str) -> dict:
     """Renames all tensors, with kernels HWIO; none may be missing or left over."""
     missing = [name for name in names.values() if name not in state]
     if missing:

@@ -126,7 +126,7 @@ class _Graph(Nodes):
     def _equation(self, eqn: JaxprEqn, inputs: list[Value]) -> list[Value]:
         name, params = eqn.primitive.name, eqn.params
         if name in _INLINED:
-            return self.run(_closed(params[_INLINED[name]]), inputs)
+            return self.run(_close(params[_INLINED[name]]), inputs)
         if name == "platform_index":
             return [np.array(params["platforms"].index(None))]
         if name == "cond" and not isinstance(inputs[0], str):
@@ -204,7 +204,7 @@ class _Graph(Nodes):
         return result
 
 
-def _closed(jaxpr: ClosedJaxpr | Jaxpr) -> ClosedJaxpr:
+def _close(jaxpr: ClosedJaxpr | Jaxpr) -> ClosedJaxpr:
     return jaxpr if isinstance(jaxpr, ClosedJaxpr) else ClosedJaxpr(jaxpr, ())
 
 

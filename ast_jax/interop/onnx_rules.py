@@ -117,18 +117,18 @@ def _conv_general_dilated(nodes: Nodes, eqn: JaxprEqn, x: Value, kernel: Value) 
     result = nodes.add(
         "Conv",
         [
-            _permuted(nodes, x, numbers.lhs_spec),
-            _permuted(nodes, kernel, numbers.rhs_spec),
+            _permute(nodes, x, numbers.lhs_spec),
+            _permute(nodes, kernel, numbers.rhs_spec),
         ],
         strides=params["window_strides"],
         dilations=params["rhs_dilation"],
         pads=[*low, *high],
         group=params["feature_group_count"],
     )
-    return _permuted(nodes, result, np.argsort(numbers.out_spec).tolist())
+    return _permute(nodes, result, np.argsort(numbers.out_spec).tolist())
 
 
-def _permuted(nodes: Nodes, x: Value, order: Sequence[int]) -> Value:
+def _permute(nodes: Nodes, x: Value, order: Sequence[int]) -> Value:
     if isinstance(x, str):
         return nodes.add("Transpose", [x], perm=order)
     return np.ascontiguousarray(np.transpose(x, order))

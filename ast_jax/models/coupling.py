@@ -237,30 +237,30 @@ class ChannelPermutation(distrax.Bijector):
         self, x: Float[Array, "b h w c"]
     ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w"]]:
         """Returns the permuted channels and zeros."""
-        y = _permuted(x, self._permutation, self._inverse)
+        y = _permute(x, self._permutation, self._inverse)
         return y, jnp.zeros(x.shape[:-1])
 
     def inverse_and_log_det(
         self, y: Float[Array, "b h w c"]
     ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w"]]:
         """Returns the channels in their original order and zeros."""
-        x = _permuted(y, self._inverse, self._permutation)
+        x = _permute(y, self._inverse, self._permutation)
         return x, jnp.zeros(y.shape[:-1])
 
 
 @jax.custom_vjp
-def _permuted(x: jax.Array, permutation: ArrayLike, inverse: ArrayLike) -> jax.Array:
+def _permute(x: jax.Array, permutation: ArrayLike, inverse: ArrayLike) -> jax.Array:
     """x[..., permutation]. The gradient is a gather; JAX's own is a slower scatter."""
     return x[..., permutation]
 
 
-def _permuted_forward(x, permutation, inverse):
-    return _permuted(x, permutation, inverse), (permutation, inverse)
+def _permute_forward(x, permutation, inverse):
+    return _permute(x, permutation, inverse), (permutation, inverse)
 
 
-def _permuted_backward(residuals, dy):
+def _permute_backward(residuals, dy):
     permutation, inverse = residuals
-    return _permuted(dy, inverse, permutation), None, None
+    return _permute(dy, inverse, permutation), None, None
 
 
-_permuted.defvjp(_permuted_forward, _permuted_backward)
+_permute.defvjp(_permute_forward, _permute_backward)

@@ -70,7 +70,7 @@ def arrange(
             if key(*place) != mine and key(*place)[:-1] == mine[:-1]
         )
         inputs = others if student_input == "cross" and others else own
-        groups.append(Group(_merged(own), _merged(inputs)))
+        groups.append(Group(_merge(own), _merge(inputs)))
     return tuple(groups)
 
 
@@ -87,7 +87,7 @@ def count(ranges: Ranges) -> int:
     return sum(stop - start for start, stop in ranges)
 
 
-def _merged(ranges: Ranges) -> Ranges:
+def _merge(ranges: Ranges) -> Ranges:
     """The same channels, with neighbouring ranges joined."""
     merged: list[tuple[int, int]] = []
     for start, stop in ranges:

@@ -23,7 +23,7 @@ def input_facts(run: Run, category: str, test: Parts) -> dict[str, str]:
     dataset = data.builder_class(config.dataset.name)
     record = run.read_inputs(category, run.members(category)[0])
     side, mode = config.dataset.image_size, Mode(config.mode)
-    facts = {"Learned from": _learned(record), "Training files": _files(record)}
+    facts = {"Learned from": _counts(record), "Training files": _files(record)}
     facts["Tested on"] = test.summary if len(test) else "nothing"
     if mode.has_colour:
         facts["Image as seen"] = f"{side} by {side} pixels, 8 bits a colour"
@@ -39,7 +39,7 @@ def input_facts(run: Run, category: str, test: Parts) -> dict[str, str]:
     return {name: text for name, text in facts.items() if text}
 
 
-def _learned(record: Mapping[str, Any]) -> str:
+def _counts(record: Mapping[str, Any]) -> str:
     train, held_out = len(record["train"]), len(record["held_out"])
     text = f"{train} good parts"
     return text + (f"; {held_out} more held out for the threshold" if held_out else "")

@@ -130,7 +130,7 @@ def histogram(
         top.set_ylabel("images")
         top.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         top.legend(loc="best")
-        bottom.set_yticks(range(len(kinds)), [_shortened(kind) for kind in kinds])
+        bottom.set_yticks(range(len(kinds)), [_shorten(kind) for kind in kinds])
         bottom.set_ylim(len(kinds) - 0.4, -0.6)
         bottom.grid(visible=False, axis="y")
         bottom.set_xlabel(f"image score{', logarithmic' if scale == 'log' else ''}")
@@ -278,5 +278,5 @@ def _bins(scores: Float[np.ndarray, " n"]) -> tuple[np.ndarray, str]:
     return np.histogram_bin_edges(scores, _BINS), "linear"
 
 
-def _shortened(name: str) -> str:
+def _shorten(name: str) -> str:
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"

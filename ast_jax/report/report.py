@@ -16,7 +16,7 @@ from ast_jax.files import UniqueNames, plain, write_text
 from ast_jax.inference.colours import colour_stops
 from ast_jax.report import pictures, provenance, tables
 from ast_jax.report.section import MAPS, Section, decisions, section
-from ast_jax.report.svg import themed
+from ast_jax.report.svg import apply_theme
 from ast_jax.run import Run
 
 # Test images in the page: of all categories together, and at least of each.
@@ -74,7 +74,7 @@ def _page(run: Run, sections: list[Section], results: dict[str, Any]) -> str:
     )
     environment.filters |= {
         "percent": tables.percent,
-        "themed": lambda svg, name: Markup(themed(svg, name)),
+        "apply_theme": lambda svg, name: Markup(apply_theme(svg, name)),
         "duration": provenance.duration,
     }
     return environment.get_template("report.html").render(

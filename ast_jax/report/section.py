@@ -85,7 +85,7 @@ class Section:
         return most + 1
 
     @property
-    def outlined(self) -> bool:
+    def has_outline(self) -> bool:
         """Whether any card has a defect's outline."""
         return any("outline" in card.views for card in self.cards)
 

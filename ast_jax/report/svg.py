@@ -46,7 +46,7 @@ _STYLE = {
 }
 
 
-def themed(svg: str, name: str) -> str:
+def apply_theme(svg: str, name: str) -> str:
     """Returns a figure for a page, with CSS variables as colours and unique ids.
 
     Args:

@@ -65,7 +65,7 @@ class Table:
     def markdown(self) -> str:
         """The table in Markdown, with the mean in bold."""
         lines = ["", *self.head], ["---", *["---:"] * len(self.head)]
-        rows = [[_escaped(name), *(c.text for c in cells)] for name, cells in self.rows]
+        rows = [[_escape(name), *(c.text for c in cells)] for name, cells in self.rows]
         if self.has_mean:
             rows[-1] = [f"**{text}**" for text in rows[-1]]
         return "".join(f"| {' | '.join(row)} |\n" for row in (*lines, *rows))
@@ -79,7 +79,7 @@ def main_table(results: Mapping[str, Any], *, complete: bool) -> Table:
       complete: whether all categories of the data set are there, so that the published
         mean is comparable.
     """
-    rows, published = _rows(results), _published(results, complete)
+    rows, published = _rows(results), _paper_rows(results, complete)
     keys = [key for key in _MAIN if any(key in figures for _, figures in rows)]
     compared = {key for figures in published for key in figures}
     head: list[str] = []
@@ -143,7 +143,7 @@ def reasons(results: Mapping[str, Any]) -> list[str]:
         for key, reason in figures.get("reasons", {}).items():
             concerned.setdefault(reason, []).append(label(key))
         for reason, names in concerned.items():
-            absent = f"is no {_listed(names)}"
+            absent = f"is no {_join_names(names)}"
             if len(names) == len(figures.keys() - set(_BESIDE)):
                 absent = "are no metrics"
             lines.append(f"{category}: {reason}, so there {absent}.")
@@ -178,7 +178,9 @@ def _rows(tree: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return [*rows, ("Mean", tree["mean"])] if len(rows) > 1 else rows
 
 
-def _published(results: Mapping[str, Any], complete: bool) -> list[Mapping[str, float]]:
+def _paper_rows(
+    results: Mapping[str, Any], complete: bool
+) -> list[Mapping[str, float]]:
     """The published figures of each of `_rows`."""
     paper = results["paper"]
     rows = [paper["categories"].get(name, {}) for name in results["categories"]]
@@ -196,7 +198,7 @@ def _place(key: str) -> tuple[int, bool]:
     return order.index(base) if base in LABELS else len(order), key != base
 
 
-def _listed(names: list[str]) -> str:
+def _join_names(names: list[str]) -> str:
     *first, last = names
     return f"{', '.join(first)} or {last}" if first else last
 
@@ -212,6 +214,6 @@ def _comparison(
     return Cell(percent(theirs[key])), Cell(text, tone)
 
 
-def _escaped(name: str) -> str:
+def _escape(name: str) -> str:
     """A name that Markdown shows as it is."""
     return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", name).replace("\n", " ")

@@ -99,7 +99,7 @@ class Feed:
         size *= self._slots // mesh.shape[TASK_AXIS]
         if images * size <= RESIDENT_BYTES:
             everything = [np.arange(len(each)) for each in examples]
-            self._resident = self._stacked(everything, images)
+            self._resident = self._stack(everything, images)
         else:
             fitting = max(1, _CHUNK_BYTES // (self._batch * size))
             self._steps = min(self._steps, fitting)
@@ -120,7 +120,7 @@ class Feed:
                 rows[slot, : len(order)] = order
         else:
             # A chunk holds its examples in the order of its steps.
-            examples = self._stacked([order.ravel() for order in orders], rows[0].size)
+            examples = self._stack([order.ravel() for order in orders], rows[0].size)
             rows[:] = np.arange(rows[0].size).reshape(rows[0].shape)
         divided = PartitionSpec(TASK_AXIS, None, DATA_AXIS)
         return Chunk(
@@ -129,7 +129,7 @@ class Feed:
             place(counts, split_tasks(self._mesh)),
         )
 
-    def _stacked(self, rows: Sequence[np.ndarray], n: int) -> dict[str, jax.Array]:
+    def _stack(self, rows: Sequence[np.ndarray], n: int) -> dict[str, jax.Array]:
         """Some examples of each task, [t, n, …], filled up with zeros.
 
         Each process reads only the examples of its own devices, block by block, because

@@ -18,10 +18,10 @@ from jaxtyping import Float, Int
 
 from ast_jax.device_memory import memory_errors
 from ast_jax.errors import UserError
-from ast_jax.parallel import DATA_AXIS, agreed, is_main, replicated, to_host
+from ast_jax.parallel import DATA_AXIS, agree, is_main, replicated, to_host
 from ast_jax.training.checkpoints import CheckpointStore
 from ast_jax.training.feed import Chunk, Examples, Feed, epoch_order
-from ast_jax.training.overview import log_compiled, traced
+from ast_jax.training.overview import log_compiled, write_trace
 from ast_jax.training.preemption import stop, stop_asked
 from ast_jax.training.progress import Progress
 from ast_jax.training.state import (
@@ -119,15 +119,15 @@ def train_stage(
             stack.enter_context(_Training(stage, task, len(each)))
             for task, each in zip(tasks, examples, strict=True)
         ]
-        states = _restored(states, trainings, mesh)
+        states = _restore(states, trainings, mesh)
         if all(training.finished for training in trainings):
             return states
         name, share = f"training the {stage.name}", mesh.shape[DATA_AXIS]
         with memory_errors(name, stage.batch_size, share):
-            return _trained(stage, trainings, states, examples, mesh)
+            return _run_epochs(stage, trainings, states, examples, mesh)
 
 
-def _trained(
+def _run_epochs(
     stage: Stage,
     trainings: Sequence["_Training"],
     states: TrainState,
@@ -150,15 +150,15 @@ def _trained(
     shape = (len(states.step), stage.images, stage.batch_size)
     feed = Feed(examples, shape, mesh)
     chunk = feed.put([training.next_rows(1) for training in trainings])
-    run_steps = _compiled(stage, states, chunk, mesh)
+    run_steps = _compile(stage, states, chunk, mesh)
     for training in trainings:
         training.start()
     limit = _TRACED_STEPS if stage.profile else 1
     total = 0
     with stop_asked() as must_stop:
-        while steps := max(training.called for training in trainings):
+        while steps := max(training.oldest_call for training in trainings):
             start = time.perf_counter()
-            with traced(stage.profile if total == 1 else None):
+            with write_trace(stage.profile if total == 1 else None):
                 states, losses = run_steps(states, *chunk)
                 rows = [training.next_rows(limit) for training in trainings]
                 chunk = feed.put(rows)
@@ -176,12 +176,12 @@ def _trained(
             if ending:
                 stop(stage.name)
             # All processes must ask for the same number of steps.
-            in_time = agreed(max(1, int(_CALL_SECONDS * steps / seconds)))
+            in_time = agree(max(1, int(_CALL_SECONDS * steps / seconds)))
             limit = min(in_time, feed.steps)
     return states
 
 
-def _restored(
+def _restore(
     states: TrainState, trainings: Sequence["_Training"], mesh: Mesh
 ) -> TrainState:
     """The states; a task with a checkpoint gets its state from there."""
@@ -195,7 +195,7 @@ def _restored(
     return stack_states(each, mesh)
 
 
-def _compiled(
+def _compile(
     stage: Stage, states: TrainState, chunk: Chunk, mesh: Mesh
 ) -> jax.stages.Compiled:
     """Compiles the stage's program, and logs its time apart from that of the steps."""
@@ -238,7 +238,7 @@ class _Training:
         return self._done >= self._stage.epochs * self._steps_an_epoch
 
     @property
-    def called(self) -> int:
+    def oldest_call(self) -> int:
         """Steps of the oldest call whose losses are not read yet."""
         return self._calls[0]
 

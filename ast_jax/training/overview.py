@@ -58,7 +58,7 @@ def _needs(program: jax.stages.Compiled) -> str:
 
 
 @contextlib.contextmanager
-def traced(directory: Path | None) -> Iterator[None]:
+def write_trace(directory: Path | None) -> Iterator[None]:
     """Writes a trace of the block's work for TensorBoard and Perfetto; None: no trace.
 
     The block must wait for the devices before it ends.

@@ -50,11 +50,11 @@ def create_optimiser(options: ConfigDict) -> optax.GradientTransformation:
     decay, rate = options.weight_decay, options.learning_rate
     if options.schedule == "constant" and not options.clip:
         return adam(rate, decay)
-    return _scheduled(rate, decay, options.schedule == "one_cycle", options.clip)
+    return _schedule_adam(rate, decay, options.schedule == "one_cycle", options.clip)
 
 
 @functools.cache
-def _scheduled(
+def _schedule_adam(
     learning_rate: float, weight_decay: float, cycle: bool, clip: float
 ) -> optax.GradientTransformation:
     """Bounds the gradient's norm, then Adam, then the cycle's rate."""

@@ -81,7 +81,7 @@ def test_fixed_pads_of_b5_differ_from_same_where_the_package_does():
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_has_timms_tensors(name):
     expected = json.loads((REFERENCE / "backbone_variants.json").read_text())[name]
-    shapes = timm_weights.required(architecture(name, 6))
+    shapes = timm_weights.tensor_shapes(architecture(name, 6))
     listing = "\n".join(sorted(f"{key} {list(s)}" for key, s in shapes.items()))
     assert len(shapes) == expected["tensors"]
     assert hashlib.sha256(listing.encode()).hexdigest() == expected["sha256"]
@@ -90,7 +90,7 @@ def test_every_variant_has_timms_tensors(name):
 @pytest.mark.parametrize("name", ["tf_efficientnet_b0", "tf_efficientnet_lite0"])
 def test_parameters_are_named_and_shaped_as_the_loader_makes_them(name):
     net = architecture(name, 6)
-    tensors = {key: np.ones(s) for key, s in timm_weights.required(net).items()}
+    tensors = {key: np.ones(s) for key, s in timm_weights.tensor_shapes(net).items()}
     made = jax.eval_shape(
         EfficientNet(net).init, jax.random.key(0), jnp.zeros((1, 32, 32, 3))
     )

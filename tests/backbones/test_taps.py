@@ -35,7 +35,7 @@ def test_positions_that_do_not_fill_the_cells_are_refused():
 def test_taps_are_the_stages_outputs_side_by_side():
     net = architecture("tf_efficientnet_lite0", 5)
     rng = np.random.default_rng(0)
-    shapes = timm_weights.required(net)
+    shapes = timm_weights.tensor_shapes(net)
     variables = timm_weights.fold(
         net, lambda key: rng.uniform(0.1, 0.5, shapes[key]).astype(np.float32)
     )

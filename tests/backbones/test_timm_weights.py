@@ -18,7 +18,7 @@ from ast_jax.errors import UserError
 
 NAME = "tf_efficientnet_lite0"
 NET = architecture(NAME, 0)  # two blocks' worth of tensors: small files
-TENSORS = {key: state_dict(NAME)[key] for key in timm_weights.required(NET)}
+TENSORS = {key: state_dict(NAME)[key] for key in timm_weights.tensor_shapes(NET)}
 EXPECTED = timm_weights.fold(NET, TENSORS.get)
 
 

@@ -9,10 +9,10 @@ from ast_jax.data.datasets.mvtec_loco import MVTecLOCO
 from ast_jax.data.part import Entry, Part, Parts
 from ast_jax.evaluation import numbers
 from ast_jax.evaluation.metrics import spro_metrics
-from ast_jax.evaluation.published import published
+from ast_jax.evaluation.published import published_results
 from ast_jax.evaluation.results import mean_over_categories, summary
 from ast_jax.inference.ensemble import Ensemble, Scale, Scores, decision
-from ast_jax.inference.score_map import map_at, upsampled
+from ast_jax.inference.score_map import map_at, upsample_map
 
 SIZE = (40, 60)
 
@@ -163,7 +163,7 @@ def test_an_ensemble_is_the_mean_of_standardised_maps():
     maps = ((one.maps - 1) / 2 + two.maps) / 2
     np.testing.assert_allclose(combined["student"].maps, maps, rtol=1e-6)
     np.testing.assert_allclose(
-        combined["student"].image, [upsampled(m).max() for m in maps], rtol=1e-6
+        combined["student"].image, [upsample_map(m).max() for m in maps], rtol=1e-6
     )
     np.testing.assert_allclose(combined["teacher"].image, maps.max((1, 2)), rtol=1e-6)
     np.testing.assert_allclose(
@@ -189,7 +189,7 @@ def test_seeds_are_summed_up_by_mean_and_deviation():
 
 def test_the_papers_rows_average_to_the_mean_it_prints():
     for mode in ("rgb", "3d", "rgb3d"):
-        table = published("mvtec_3d_ad", mode)
+        table = published_results("mvtec_3d_ad", mode)
         rows = [row["image_auroc"] for row in table["categories"].values()]
         assert np.mean(rows) == pytest.approx(table["mean"]["image_auroc"], abs=6e-4)
-    assert published("folder", "rgb") == {"categories": {}, "mean": {}}
+    assert published_results("folder", "rgb") == {"categories": {}, "mean": {}}

@@ -56,7 +56,7 @@ def test_confirmed_good_parts_join_and_defects_give_recall(made):
     assert (result.good, len(result.calibration.scores)) == (30, 70)
     assert (result.recall.count, result.recall.total) == (4, 5)
     assert result.false_alarms.total == 30
-    assert feedback.applied(run, "cap", calibration) == result.calibration
+    assert feedback.apply(run, "cap", calibration) == result.calibration
     sizes = np.bincount(result.calibration.score_folds or [0] * 70)
     assert max(sizes) - min(sizes) <= 1
 
@@ -109,7 +109,7 @@ def test_answers_to_other_networks_do_not_count(made, caplog):
     feedback.answer(run, "cap", rows, GOOD[:3], [])
     other = calibrate(np.arange(40.0), np.arange(40.0), 0.1)
     with caplog.at_level(logging.WARNING, logger="absl"):
-        assert feedback.applied(run, "cap", other) == other
+        assert feedback.apply(run, "cap", other) == other
     assert "3 answers are to predictions of other networks" in caplog.text
 
 
@@ -137,4 +137,4 @@ def test_a_damaged_journal_is_named(made):
     run, calibration, _ = made
     (run.directory / "cap" / "feedback.jsonl").write_text("{}")
     with pytest.raises(UserError, match=r"feedback\.jsonl: damaged"):
-        feedback.applied(run, "cap", calibration)
+        feedback.apply(run, "cap", calibration)

@@ -7,7 +7,7 @@ import pytest
 
 from ast_jax import files
 from ast_jax.errors import UserError
-from ast_jax.inference.sources import listed, streamed
+from ast_jax.inference.sources import list_sources, stream_sources
 
 
 def touch(root, *names):
@@ -28,7 +28,7 @@ def mvtec(tmp_path):
 
 
 def test_images_and_clouds_of_subfolders_pair_by_stem(mvtec):
-    found = listed(mvtec, None, "rgb3d")
+    found = list_sources(mvtec, None, "rgb3d")
     assert [str(source.name) for source in found] == [
         "good/rgb/000",
         "good/rgb/001",
@@ -42,26 +42,26 @@ def test_images_and_clouds_of_subfolders_pair_by_stem(mvtec):
 
 
 def test_neither_clouds_nor_ground_truth_are_images(mvtec):
-    found = listed(mvtec, None, "rgb")
+    found = list_sources(mvtec, None, "rgb")
     assert {source.image.parent.name for source in found} == {"rgb"}
     assert all(source.xyz is None for source in found)
 
 
 def test_depth_alone_is_listed_by_its_clouds(mvtec):
-    found = listed(mvtec, None, "3d")
+    found = list_sources(mvtec, None, "3d")
     assert [str(source.name) for source in found][:2] == [
         "good/xyz/000",
         "good/xyz/001",
     ]
     assert found[0].image == mvtec / "good/rgb/000.png"  # to be shown
     (mvtec / "good/rgb/000.png").unlink()
-    assert listed(mvtec / "good", None, "3d")[0].image is None
+    assert list_sources(mvtec / "good", None, "3d")[0].image is None
 
 
 def test_clouds_in_a_folder_of_their_own_lie_as_the_images_do(tmp_path):
     touch(tmp_path / "images", "a/0.png", "b/0.JPG", "1.png", ".hidden.png", "x.txt")
     touch(tmp_path / "clouds", "a/0.npy", "b/0.tiff", "1.png")
-    found = listed(tmp_path / "images", tmp_path / "clouds", "rgb3d")
+    found = list_sources(tmp_path / "images", tmp_path / "clouds", "rgb3d")
     pairs = [(str(source.name), source.xyz.name) for source in found]
     assert pairs == [("1", "1.png"), ("a/0", "0.npy"), ("b/0", "0.tiff")]
     assert found[1].xyz.parent.name == "a"
@@ -69,22 +69,22 @@ def test_clouds_in_a_folder_of_their_own_lie_as_the_images_do(tmp_path):
 
 def test_a_file_has_its_own_cloud_or_the_one_beside(mvtec, tmp_path):
     image, cloud = mvtec / "good/rgb/000.png", mvtec / "hole/xyz/001.tiff"
-    (source,) = listed(image, cloud, "rgb3d")
+    (source,) = list_sources(image, cloud, "rgb3d")
     assert (source.image, source.xyz, source.name) == (image, cloud, Path("000"))
-    (source,) = listed(image, None, "rgb3d")
+    (source,) = list_sources(image, None, "rgb3d")
     assert source.xyz == mvtec / "good/xyz/000.tiff"
-    (source,) = listed(cloud, None, "3d")
+    (source,) = list_sources(cloud, None, "3d")
     assert source.xyz == cloud
 
 
 def test_a_missing_cloud_is_left_to_be_told_with_its_path(mvtec):
     (mvtec / "good/xyz/001.tiff").unlink()
-    assert listed(mvtec, None, "rgb3d")[1].xyz == mvtec / "good/xyz/001.tiff"
+    assert list_sources(mvtec, None, "rgb3d")[1].xyz == mvtec / "good/xyz/001.tiff"
 
 
 def test_equal_stems_do_not_share_a_name(tmp_path):
     touch(tmp_path, "a/0.png", "a/0.jpg", "a/0-2.png", "A/0.png")
-    names = [str(source.name).lower() for source in listed(tmp_path, None, "rgb")]
+    names = [str(source.name).lower() for source in list_sources(tmp_path, None, "rgb")]
     assert len(set(names)) == 4
 
 
@@ -101,7 +101,7 @@ def test_equal_stems_do_not_share_a_name(tmp_path):
 def test_a_mistake_is_told_before_anything_is_scored(tmp_path, path, xyz, message):
     touch(tmp_path, "images/0.png", "empty/notes.txt")
     with pytest.raises(UserError, match=message):
-        listed(tmp_path / path, xyz and tmp_path / xyz, "rgb3d")
+        list_sources(tmp_path / path, xyz and tmp_path / xyz, "rgb3d")
 
 
 def test_a_stream_names_what_lies_below_the_working_directory_shortly(
@@ -115,7 +115,7 @@ def test_a_stream_names_what_lies_below_the_working_directory_shortly(
         "/x y.png",
         "/",
     ]
-    found = list(streamed(lines, None, "rgb3d"))
+    found = list(stream_sources(lines, None, "rgb3d"))
     assert [source.path for source in found] == [
         "good/rgb/000.png",
         f"{mvtec}/good/rgb/000.png",
@@ -129,7 +129,7 @@ def test_a_stream_names_what_lies_below_the_working_directory_shortly(
 
 
 def test_a_streams_clouds_may_lie_in_one_folder(mvtec):
-    (source,) = streamed(["/line/001.png"], mvtec / "good/xyz", "rgb3d")
+    (source,) = stream_sources(["/line/001.png"], mvtec / "good/xyz", "rgb3d")
     assert source.xyz == mvtec / "good/xyz/001.tiff"
 
 
@@ -138,7 +138,9 @@ def test_linked_folders_are_entered_and_circles_end(tmp_path):
     (tmp_path / "line/linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "line/a/above").symlink_to(tmp_path / "line")
     (tmp_path / "line/dangling").symlink_to(tmp_path / "nowhere")
-    names = [str(source.name) for source in listed(tmp_path / "line", None, "rgb")]
+    names = [
+        str(source.name) for source in list_sources(tmp_path / "line", None, "rgb")
+    ]
     assert names == ["a/0", "linked/day2/1"]
 
 
@@ -146,7 +148,7 @@ def test_folders_that_are_left_out_are_known_by_any_path(tmp_path):
     touch(tmp_path, "0.png", "out/maps/1.png", "out/2.png", "maps/3.png")
     (tmp_path / "link").symlink_to(tmp_path / "out")
     left_out = [tmp_path / "link" / "maps", tmp_path / "absent"]
-    found = listed(tmp_path, None, "rgb", left_out)
+    found = list_sources(tmp_path, None, "rgb", left_out)
     names = [str(source.name) for source in found]
     assert names == ["0", "link/2", "maps/3", "out/2"]
 
@@ -154,7 +156,7 @@ def test_folders_that_are_left_out_are_known_by_any_path(tmp_path):
 @pytest.mark.parametrize("mode", ["rgb", "3d", "rgb3d"])
 def test_no_line_of_a_stream_ends_it(tmp_path, mode):
     lines = ["a\0b.png", "x" * 252 + ".png", "y" * 5000, "/" + "z/" * 3000, "ok.png"]
-    *_, last = found = list(streamed(lines, None, mode))
+    *_, last = found = list(stream_sources(lines, None, mode))
     assert [source.path for source in found] == lines
     assert "NUL" in found[0].problem
     assert last.problem is None
@@ -172,7 +174,7 @@ def test_a_stream_costs_the_same_for_every_line(monkeypatch):
     count = 2_000
     for lines in (["current.png"] * count, [f"{n}.png" for n in range(count)]):
         looked_at.clear()
-        names = {source.name for source in streamed(lines, None, "rgb")}
+        names = {source.name for source in stream_sources(lines, None, "rgb")}
         assert len(names) == count
         assert len(looked_at) <= 5 * count
 
@@ -181,5 +183,5 @@ def test_a_stream_costs_the_same_for_every_line(monkeypatch):
 def test_names_in_two_unicode_forms_pair(tmp_path, forms):
     image, cloud = (unicodedata.normalize(form, "größe") for form in forms)
     touch(tmp_path, f"rgb/{image}.png", f"xyz/{cloud}.tiff")
-    (source,) = listed(tmp_path, None, "rgb3d")
+    (source,) = list_sources(tmp_path, None, "rgb3d")
     assert source.xyz == tmp_path / "xyz" / f"{cloud}.tiff"

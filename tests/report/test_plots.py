@@ -6,7 +6,7 @@ import pytest
 
 from ast_jax.evaluation.metrics import image_ap, image_auroc
 from ast_jax.report import plots
-from ast_jax.report.svg import COLOURS, themed
+from ast_jax.report.svg import COLOURS, apply_theme
 
 LABELS = np.array([False] * 6 + [True] * 6)
 ODD = ("good", "<b>&amp;", "$x_1^$", "_hidden", "a" * 60)
@@ -81,7 +81,7 @@ def test_the_same_numbers_give_the_same_file():
 
 def test_themed_figures_have_no_fixed_colours_and_share_no_ids():
     svg = plots.roc(LABELS, scores(), 2.0)
-    one, two = themed(svg, "one"), themed(svg, "two")
+    one, two = apply_theme(svg, "one"), apply_theme(svg, "two")
     assert not any(colour in one for colour in COLOURS.values())
     assert "var(--student)" in one
     ids = [re.findall(r' id="([^"]+)"', page) for page in (one, two)]

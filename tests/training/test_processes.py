@@ -96,7 +96,7 @@ def test_without_a_cluster_the_flags_are_named():
 def test_a_single_process_is_the_main_one_and_waits_for_nobody():
     assert parallel.is_main()
     parallel.barrier("nobody")
-    assert parallel.agreed(3) == 3
+    assert parallel.agree(3) == 3
 
 
 @pytest.fixture(params=[0, 1], ids=["main", "other"])

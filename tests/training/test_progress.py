@@ -12,7 +12,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
 from ast_jax.errors import UserError
-from ast_jax.training.overview import log_compiled, parameter_table, traced
+from ast_jax.training.overview import log_compiled, parameter_table, write_trace
 from ast_jax.training.progress import Progress, read_rows
 
 
@@ -172,8 +172,8 @@ def test_compiling_is_told_with_its_time_and_memory(caplog):
 
 
 def test_a_trace_is_written_where_it_is_wanted(tmp_path):
-    with traced(None):
+    with write_trace(None):
         pass
-    with traced(tmp_path / "profile"):
+    with write_trace(tmp_path / "profile"):
         jnp.ones(3).block_until_ready()
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))

@@ -121,7 +121,7 @@ class Folder(PartsBuilder):
         return _SPLITS.get(top, "validation" if top in _VALIDATION else "")
 
     def _list_folders(self) -> Listing:
-        listing = self._listed("train", GOOD, self.root / GOOD)
+        listing = self._list_parts("train", GOOD, self.root / GOOD)
         found = [name for name in _VALIDATION if (self.root / name).is_dir()]
         if len(found) > 1:
             raise UserError(
@@ -132,12 +132,12 @@ class Folder(PartsBuilder):
             folder = self.root / name
             inner = folder / GOOD
             nested = inner.is_dir()
-            listing += self._listed("validation", GOOD, inner if nested else folder)
+            listing += self._list_parts("validation", GOOD, inner if nested else folder)
         for folder in subfolders(self.root / "test"):
-            listing += self._listed("test", folder.name, folder)
+            listing += self._list_parts("test", folder.name, folder)
         return listing
 
-    def _listed(self, split: str, defect: str, folder: Path) -> Listing:
+    def _list_parts(self, split: str, defect: str, folder: Path) -> Listing:
         paths = list(files_below(folder))
         if folder.name in _VALIDATION:  # its other subfolders may hold defective parts
             own = (folder, *(folder / kind for kind in ("rgb", "xyz")))

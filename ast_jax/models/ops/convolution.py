@@ -63,7 +63,7 @@ def convolve(
     k, dtype = kernel.shape[0], jnp.dtype(dtype)
     padded = pad_map(x, k // 2, padding)
     if transformed is not None:
-        return _by_transformed(padded, transformed, k, dtype)
+        return _in_five_passes(padded, transformed, k, dtype)
     on_cpu = functools.partial(_by_patches, dtype=dtype)
     if tile := best_tile(x.shape, k, dtype):
         on_cpu = functools.partial(_by_winograd, tile=tile, dtype=dtype)
@@ -80,7 +80,7 @@ def transform_kernel(
     """
     dtype = jnp.dtype(dtype)
     tile = best_tile(shape, kernel.shape[0], dtype)
-    return _transformed(kernel, tile).astype(dtype) if tile else None
+    return _transform(kernel, tile).astype(dtype) if tile else None
 
 
 def best_tile(shape: Sequence, k: int, dtype: DTypeLike) -> int | None:
@@ -165,10 +165,10 @@ def _transforms(k: int, tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _by_winograd(
     x: jax.Array, kernel: jax.Array, tile: int, dtype: jnp.dtype
 ) -> jax.Array:
-    return _by_transformed(x, _transformed(kernel, tile), kernel.shape[0], dtype)
+    return _in_five_passes(x, _transform(kernel, tile), kernel.shape[0], dtype)
 
 
-def _transformed(kernel: jax.Array, tile: int) -> jax.Array:
+def _transform(kernel: jax.Array, tile: int) -> jax.Array:
     """G g Gᵀ of each pair of channels: [n·n, c, c2]."""
     k, _, c, c2 = kernel.shape
     _, matrix, _ = _transforms(k, tile)
@@ -178,7 +178,7 @@ def _transformed(kernel: jax.Array, tile: int) -> jax.Array:
     return (matrix @ kernel.reshape(k * k, -1)).reshape(-1, c, c2)
 
 
-def _by_transformed(
+def _in_five_passes(
     x: jax.Array, kernels: jax.Array, k: int, dtype: jnp.dtype
 ) -> jax.Array:
     """Convolves a padded map with transformed kernels, in five passes."""
