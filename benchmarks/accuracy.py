@@ -29,7 +29,13 @@ _DATA_DIR = flags.DEFINE_string("data_dir", "~/.cache/ast_jax", "Features of all
 _METHODS = flags.DEFINE_list("methods", "ast,ast_plus", "ast, ast_plus or both.")
 
 DASH = "\N{EN DASH}"  # no such figure
-HEAD = ("row", "category", "image AUROC", "AP", "AU-PRO 30 %", "recall at 5 %", "time")
+FIGURES = {
+    "image AUROC": "image_auroc",
+    "AP": "image_ap",
+    "AU-PRO 30 %": "au_pro_0.3",
+    "AU-PRO 1 %": "au_pro_0.01",
+}
+HEAD = ("row", "category", *FIGURES, "recall at 5 %", "time")
 
 
 class Row(NamedTuple):
@@ -119,10 +125,7 @@ def lines(row: Row, folder: Path) -> Iterator[tuple[str, ...]]:
     minutes = json.loads((folder / "minutes.json").read_text())
     count = len(results["categories"])
     for category, figures in results["categories"].items():
-        cells = [
-            _with_deviation(figures, key)
-            for key in ("image_auroc", "image_ap", "au_pro_0.3")
-        ]
+        cells = [_with_deviation(figures, key) for key in FIGURES.values()]
         recall = _recall(folder, category)
         yield row.name, category, *cells, recall, f"{minutes / count:.1f} min"
 
