@@ -195,6 +195,13 @@ _PLUS = {
     "evaluation.image_score": "top",
     "evaluation.smoothing": 3.0,
 }
+_SMALL = {
+    "backbone.name": "auto",
+    "teacher.hidden": 64,
+    "teacher.epochs": 24,
+    "student.width": 128,
+    "student.epochs": 24,
+}
 _PARTS = (
     "features.taps",
     "features.whiten",
@@ -210,6 +217,23 @@ def uses_backbone(config: ConfigDict) -> bool:
     """Whether images, or depth as a picture, go through a backbone."""
     mode = Mode(config.mode)
     return mode.has_colour or (mode.has_depth and config.depth.input == "normals")
+
+
+def check_variant(variant: str, *known: str) -> None:
+    """Checks that a file in `configs/` has a variant; "" is its usual configuration.
+
+    Raises:
+      ValueError: the variant is unknown; the line names all of them.
+    """
+    if variant and variant not in known:
+        raise ValueError(f"unknown variant {variant!r}; there are: {', '.join(known)}")
+
+
+def small(config: ConfigDict) -> ConfigDict:
+    """Returns the configuration with narrow networks and few epochs, for a laptop."""
+    config = ConfigDict(config.to_dict())
+    config.update_from_flattened_dict(_SMALL)
+    return config
 
 
 def ast_plus(config: ConfigDict) -> ConfigDict:

@@ -1,13 +1,13 @@
-"""The paper's ablation, and AST+'s: variants trained and set side by side.
+"""The ablations of the paper and of AST+: trains variants and compares them.
 
 python train.py --config=configs/ablation.py --workdir=runs/ablation \\
     --config.dataset.root=/data/mvtec_3d_ad --config.dataset.categories="('bagel',)"
 
-Trains every variant as an ordinary run in DIR/<variant>, then prints a table, which
-stands in DIR/ablation.md and .json too; a teacher that several share is trained once.
-Two baselines that train nothing stand beside the variants. `:small` is for a laptop;
-`:synthetic` takes those of `quickstart:scattering`. AST+ (docs/ast_plus.md), each part
-switched off:
+The command trains every variant as an ordinary run in DIR/<variant>. Then it prints a
+table, and writes it as DIR/ablation.md and .json. A teacher that several variants share
+is trained once. The table also has two baselines, which train nothing. `:small` is for
+a laptop; `:synthetic` uses the configuration `quickstart:scattering`. These compare
+AST+ (docs/ast_plus.md) with AST+ without one part:
 
 python train.py --config=configs/ablation.py:plus …       RGB+3D, MVTec 3D-AD
 python train.py --config=configs/ablation.py:plus_rgb …   RGB, MVTec AD
@@ -19,10 +19,10 @@ Other variants: --config.variants="(('wide', {'student.width': 256}),)".
 from ml_collections import ConfigDict
 
 from ast_jax import config_file
-from ast_jax.config import default
+from ast_jax.config import check_variant, default, small
 
 VARIANTS = (
-    ("asymmetric", {}),  # the first's teacher is the table's "teacher alone"
+    ("asymmetric", {}),  # the first variant's teacher is "teacher alone" in the table
     ("symmetric", {"student.kind": "flow"}),
     ("no_encoding", {"teacher.positional_encoding": False}),
     *((f"blocks_{n}", {"student.blocks": n}) for n in (1, 2, 8)),  # 4 is the default
@@ -37,7 +37,7 @@ PLUS = (
     ("no_flow", {"teacher.blocks": 0}),
     ("affine", {"teacher.coupling": "affine"}),
     ("not_whitened", {"features.whiten": False}),
-    ("stage_4", {"features.taps": (4,)}),  # a student has no other stage to see
+    ("stage_4", {"features.taps": (4,)}),  # the student sees the teacher's stage
     ("stage_5", {"features.taps": (5,)}),
     ("constant_rate", {"train.schedule": "constant"}),
 )
@@ -46,7 +46,7 @@ PLUS_DEPTH = (
     ("unshuffled", {"depth.input": "unshuffled"}),
 )
 
-_OTHERS = {  # variant → configuration, its variant, what is compared
+_OTHERS = {  # variant → a configuration, its variant, the ablation's variants
     "synthetic": ("quickstart", "scattering", VARIANTS),
     "plus": ("mvtec_3d_ad", "plus", PLUS + PLUS_DEPTH),
     "plus_rgb": ("mvtec_ad", "plus", PLUS),
@@ -55,18 +55,14 @@ _OTHERS = {  # variant → configuration, its variant, what is compared
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """MVTec 3D-AD's settings and the paper's variants, or a choice of the above."""
+    """Returns MVTec 3D-AD's settings and the paper's variants, or one of _OTHERS."""
+    check_variant(variant, "small", *_OTHERS)
     config, variants = default(), VARIANTS
     if variant == "small":
-        config.backbone.name = "auto"
-        config.student.width = 128
-        config.teacher.epochs = config.student.epochs = 24
-    elif variant in _OTHERS:
+        config = small(config)
+    elif variant:
         name, other, variants = _OTHERS[variant]
         config = config_file.module(name).get_config(other)
-    elif variant:
-        known = ", ".join(_OTHERS)
-        raise ValueError(f"unknown variant {variant!r}; there are small, {known}")
     with config.unlocked():
         config.variants = variants
     return config

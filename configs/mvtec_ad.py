@@ -5,22 +5,23 @@ python train.py --config=configs/mvtec_ad.py --workdir=runs/mvtec_ad \\
 
 In the paper: mean image AUROC 99.2 %, pixel AUROC 95.0 %.
 
-Expected time: on two CPU cores some 6 minutes a training image, reckoned from
-measured steps (8 s the teacher's beside other work, 4.1 s the student's, of 8
-images), so a day for a category of 240: these networks want a GPU, on which they were
-not timed yet. `:small` is for a laptop.
+Expected time on two CPU cores: about 6 minutes per training image, so a day for a
+category of 240. It is an estimate from steps of 8 images (8 s for the teacher's, beside
+other work, and 4.1 s for the student's). These networks need a GPU; there is no time on
+one yet. `:small` is for a laptop.
 
-`:plus` is AST+ (docs/ast_plus.md): smaller networks that see two depths of the
-backbone, trained in minutes on a laptop.
+`:plus` is AST+ (docs/ast_plus.md): smaller networks that see two depths of the backbone
+and train in minutes on a laptop.
 """
 
 from ml_collections import ConfigDict
 
-from ast_jax.config import ast_plus, default
+from ast_jax.config import ast_plus, check_variant, default, small
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """RGB alone, a wider teacher, 240 epochs; variants: "small", "plus"."""
+    """Returns RGB, a wider teacher, 240 epochs; variants: "small", "plus"."""
+    check_variant(variant, "small", "plus")
     config = default()
     config.dataset.name = "mvtec_ad"
     config.mode = "rgb"
@@ -28,13 +29,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.teacher.clamp = 3.0
     config.teacher.epochs = config.student.epochs = 240
     if variant == "small":
-        config.backbone.name = "auto"
-        config.teacher.hidden = 64
-        config.student.width = 128
-        config.teacher.epochs = config.student.epochs = 24
+        config = small(config)
     elif variant == "plus":
         config.backbone.name = "auto"
         config = ast_plus(config)
-    elif variant:
-        raise ValueError(f"unknown variant {variant!r}; there are small and plus")
     return config
