@@ -1,11 +1,11 @@
-"""The paper's ablation: variants of one configuration, trained and set side by side.
+"""The ablation: trains variants of one configuration and compares them in a table.
 
 DIR/<variant>/       an ordinary run
 DIR/ablation.md      the table, in ablation.json too (`report/ablation.py`)
 
-Two baselines on the configuration's own features stand first: a variant is worth its
-training where it beats both (`evaluation/baselines.py`). The paper compares the two
-kinds of pair in its Table 5, inference times in its Table 6.
+The first rows are two baselines on the configuration's own features. Training pays if a
+variant beats both (`evaluation/baselines.py`). The paper's Table 5 compares the two
+kinds of pair, and its Table 6 the inference times.
 """
 
 import dataclasses
@@ -38,12 +38,12 @@ from ast_jax.run import Run
 
 
 def ablate(config: ConfigDict, workdir: str | Path) -> list[Row]:
-    """Trains, evaluates and times every variant; continues what is begun.
+    """Trains, evaluates and times every variant; continues an unfinished ablation.
 
-    The table is written after every variant; the times come last, when all are trained.
+    It writes the table after every variant. It measures the times after all trainings.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: the user can correct the cause.
     """
     if jax.process_count() > 1:
         raise UserError("variants are trained by a single process; omit --multihost.")
@@ -76,22 +76,22 @@ def _row(
     changes: Mapping[str, Any] | None = None,
     parameters: int | None = None,
 ) -> Row:
-    """A row from the tree of `results.json`, or from the teacher's part of it."""
+    """Returns a row, from the tree of `results.json` or from the teacher's part."""
     figures = {"figures": results["mean"], "categories": results["categories"]}
     return Row(name, dict(changes or {}), parameters=parameters, **figures)
 
 
 def _baselines(config: ConfigDict, directory: Path) -> tuple[list[Row], list[Baseline]]:
-    """The baselines' rows, and the first category's baselines for the times.
+    """Returns the baselines' rows, and the first category's baselines for the times.
 
-    They see the features of the configuration itself, without a variant's changes.
+    They use the features of the configuration without a variant's changes.
     """
     plain = ConfigDict({k: v for k, v in config.to_dict().items() if k != "variants"})
     run = Run.find(directory / config.variants[0][0])
     plain = with_backbone(plain, run)
     with multiplied_at(plain.train.precision):
         figures: dict[str, dict[str, dict]] = {}
-        first: list[Baseline] = []  # one category's: they are large
+        first: list[Baseline] = []  # of one category, because baselines are large
         for category in open_categories(plain, run):
             fitted = fit_baselines(category)
             first = first or list(fitted)
@@ -112,8 +112,8 @@ def variants(config: ConfigDict) -> dict[str, ConfigDict]:
     `config.variants` holds (name, {"section.key": value}) pairs beside the usual keys.
 
     Raises:
-      UserError: a name that is no folder's or is there twice, a key that does not
-        exist, a value of another type or out of range.
+      UserError: a name cannot be a folder's or occurs twice, a key does not exist, or a
+        value has another type or is out of range.
     """
     tree = config.to_dict()
     pairs = tree.pop("variants")
@@ -129,7 +129,7 @@ def variants(config: ConfigDict) -> dict[str, ConfigDict]:
         if not re.fullmatch(r"\w[\w.-]*", str(name)) or name in found:
             raise UserError(
                 f"variants: {name!r} must be a folder's name (letters, digits, _, -) "
-                "and be there once."
+                "and occur once."
             )
         validate(variant)
         found[name] = variant
@@ -139,13 +139,13 @@ def variants(config: ConfigDict) -> dict[str, ConfigDict]:
 
 
 def share_teachers(config: ConfigDict, directory: Path, earlier: Iterable[Run]) -> None:
-    """Copies the teachers of a run that differs in its student alone.
+    """Copies the teachers of an earlier run that differs only in its student.
 
-    With the same seed and the same order of samples, training one again would give the
-    same parameters. A teacher that stands in `directory` already is left.
+    Another training with the same seed and order of images would give the same
+    parameters. It keeps a teacher that is already in `directory`.
 
     Raises:
-      UserError: `directory` holds a run with another configuration, or it cannot be
+      UserError: `directory` has a run with another configuration, or it cannot be
         written.
     """
     mine = _teacher_settings(config)
@@ -162,14 +162,14 @@ def share_teachers(config: ConfigDict, directory: Path, earlier: Iterable[Run]) 
 
 
 def _teacher_settings(config: ConfigDict) -> dict[str, Any]:
-    """All that a teacher depends on, and more: all but the student and the reading."""
+    """Returns all keys except the student's and the evaluation's, by name."""
     flat = flatten(config.to_dict())
     others = ("student.", "evaluation.")
     return {key: flat[key] for key in flat if not key.startswith(others)}
 
 
 def _copy_teacher(source: Path, target: Path) -> None:
-    """Its checkpoints, whole or not at all, and the lines of its training curve."""
+    """Copies a teacher's checkpoints, whole or not at all, and its training curve."""
     if (target / "teacher").exists():
         return
     target.mkdir(parents=True, exist_ok=True)
@@ -185,14 +185,14 @@ def _copy_teacher(source: Path, target: Path) -> None:
 def milliseconds(
     runs: Mapping[str, Run], fitted: Sequence[Baseline], batch_sizes: Iterable[int]
 ) -> dict[str, dict[int, float]]:
-    """The time an image of each row from features to score maps, on one device.
+    """Returns each row's time per image from features to score maps, on one device.
 
-    Compiled and warmed up; the median of `ROUNDS` rounds in which the rows take turns,
-    so that whatever else the machine does falls on all of them.
+    The functions are compiled and warm. The time is the median of `ROUNDS` rounds in
+    which the rows take turns, so that other work on the machine slows all of them.
     """
     pairs = {name: _first_pair(run) for name, run in runs.items()}
     first = next(iter(pairs.values()))
-    # name → function, what it scores with, a part's features
+    # name → function, its pair or baseline, the shape of a part's features
     rows = {one.name: (one.compiled, one, one.shape) for one in fitted}
     rows[TEACHER_ALONE] = (_likelihood(first), first, _shape(first))
     rows |= {name: (pair.compiled, pair, _shape(pair)) for name, pair in pairs.items()}
@@ -205,7 +205,7 @@ def milliseconds(
 
 
 def _likelihood(pair: Pair) -> Callable:
-    """The teacher's own scores, compiled, as `pair.compiled` has those of both."""
+    """Compiles the teacher's own scores; `pair.compiled` has those of both networks."""
 
     def scores(variables: dict, x: jax.Array, foreground: jax.Array) -> dict:
         z, log_det = pair.teacher.apply(variables["teacher"], x)
@@ -215,14 +215,14 @@ def _likelihood(pair: Pair) -> Callable:
 
 
 def _shape(pair: Pair) -> tuple[int, int, int]:
-    """Of a part's features."""
+    """Returns the shape of a part's features."""
     return pair.teacher.height, pair.teacher.width, pair.teacher.channels
 
 
 def _call(
     function: Callable, scorer: Scorer, part: tuple[int, int, int], batch_size: int
 ) -> Callable[[], Any]:
-    """A call that scores one batch of random features."""
+    """Returns a call that scores one batch of random features."""
     shape = (batch_size, *part)
     x, foreground = jax.random.normal(jax.random.key(0), shape), jnp.ones(shape[:3])
     arguments = jax.device_put((scorer.variables, x, foreground), jax.devices()[0])
@@ -232,7 +232,7 @@ def _call(
 def median_seconds(
     calls: Mapping[str, Callable[[], Any]], rounds: int
 ) -> dict[str, float]:
-    """The median time of each call over rounds in which they take turns."""
+    """Returns the median time of each call over rounds in which they take turns."""
     for call in calls.values():
         call()  # compiles
     seconds: dict[str, list[float]] = {name: [] for name in calls}
@@ -249,7 +249,7 @@ def _first_pair(run: Run) -> Pair:
 
 
 def _parameters(pair: Pair) -> dict[str, int]:
-    """How many each network has."""
+    """Returns each network's number of parameters."""
     return {
         network: sum(leaf.size for leaf in jax.tree.leaves(collections["params"]))
         for network, collections in pair.variables.items()

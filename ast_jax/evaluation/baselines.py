@@ -1,18 +1,18 @@
 """Two detectors without training, on the features that the networks see.
 
-An ablation's table compares the networks with them: training pays if it beats both.
+An ablation's table compares the networks with them. Training pays if it beats both.
 
 whitened Gaussian  The squared Mahalanobis distance of each block of channels from the
-                   good positions. Each block is measured in units of its quantiles on
-                   good parts, as AST+ measures its groups; then all are added.
+                   good positions. Its unit is the block's quantiles on good parts, as
+                   for AST+'s groups. The sum of all blocks is the distance.
 nearest patch      The squared distance to the nearest good position, as in PatchCore
                    (Roth et al., 2022), over all blocks together. Each channel is
                    standardised, and each block has the same weight. The detector keeps
-                   at most `PATCHES` positions, as many from each image, and draws them
-                   with a fixed seed.
+                   at most `PATCHES` positions, the same number from each image, and
+                   draws them with a fixed seed.
 
-Maps and image scores follow from the distances as from a student's: foreground,
-upsampling, smoothing, image score.
+Maps and image scores are computed as those of a student: foreground, upsampling,
+smoothing, image score.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ from ast_jax.training.folds import fold_count, left_out
 PATCHES = 131_072
 """The largest number of positions that the nearest patch keeps."""
 
-_CHUNK = 1024  # positions at once, which bounds the memory
+_CHUNK = 1024  # positions per step, to limit the memory
 _SEED = 0
 
 
@@ -51,10 +51,10 @@ class Baseline:
       name: for people.
       shape: of a part's features.
       variables: its arrays, fitted on good parts.
-      losses: (variables, x, foreground) → the blocks' distances [b,h,w,g], m once.
+      losses: (variables, x, foreground) → the blocks' distances [b,h,w,g], times m.
       units: of each block's distances.
       reading: of image scores.
-      normaliser: of the input; none, since the distances have their own.
+      normaliser: of the input; none, because the distances normalise.
     """
 
     name: str
@@ -78,13 +78,13 @@ class Baseline:
 
 
 def fit_baselines(category: Category) -> tuple[Baseline, Baseline]:
-    """Fits both on the good images that the category's pairs learn.
+    """Fits both baselines on the good images that the category's pairs learn.
 
     Raises:
       UserError: a part is damaged, or no image remains to learn.
     """
     config, good = category.config, category.inputs("train")
-    if fold_count(category) == 1:  # else some fold's pair learns each
+    if fold_count(category) == 1:  # with several folds, some pair learns each image
         good = good.select(left_out(category, "")[0])
     options = config.evaluation
     reading = scoring.Reading(options.smoothing, options.image_score == "top")
@@ -93,7 +93,7 @@ def fit_baselines(category: Category) -> tuple[Baseline, Baseline]:
 
 
 def baseline_figures(baseline: Baseline, category: Category) -> dict[str, Any]:
-    """The figures of a category's test images, as `results.json` has them."""
+    """Returns the figures of a category's test images, as `results.json` has them."""
     config, inputs = category.config, category.inputs("test")
     scores = no_scores(inputs.side)
     if len(inputs):
@@ -107,7 +107,7 @@ def baseline_figures(baseline: Baseline, category: Category) -> dict[str, Any]:
 
 
 def fit_gaussian(good: Inputs, reading: scoring.Reading, batch_size: int) -> Baseline:
-    """The whitened Gaussian of good images."""
+    """Fits the whitened Gaussian of good images."""
     whitening = good.fit_whitening()
     plain = Baseline(
         "whitened Gaussian",
@@ -127,7 +127,7 @@ def _mahalanobis(
     x: Float[Array, "b h w c"],
     foreground: Float[Array, "b h w"],
 ) -> Float[Array, "b h w g"]:
-    """The mean square of each whitened block: its distance from a student of zeros."""
+    """Returns each whitened block's mean square, its distance from a student of 0."""
     bounds = np.cumsum([len(block.mean) for block in whitening.blocks])[:-1].tolist()
     blocks = jnp.split(whitening.forward(x), bounds, axis=-1)
     losses = [scoring.distance(y, jnp.zeros_like(y), foreground) for y in blocks]
@@ -135,7 +135,7 @@ def _mahalanobis(
 
 
 class Bank(NamedTuple):
-    """Positions of good images, in chunks of one size; some may be there twice."""
+    """Positions of good images, in chunks of one size; some may occur twice."""
 
     mean: Float[np.ndarray, " c"]
     scale: Float[np.ndarray, " c"]
@@ -143,7 +143,7 @@ class Bank(NamedTuple):
 
 
 def fit_nearest(good: Inputs, reading: scoring.Reading) -> Baseline:
-    """The nearest patch, among positions of good images' foreground."""
+    """Draws the positions for the nearest patch from good images' foreground."""
     rng = np.random.default_rng(_SEED)
     images = rng.permutation(len(good))[:PATCHES]
     each, kept = PATCHES // len(images), []
@@ -167,7 +167,7 @@ def _shape(inputs: Inputs) -> tuple[int, int, int]:
 
 
 def _chunks(rows: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "k p c"]:
-    """Rows in equal chunks, the last one filled up with rows that are there."""
+    """Divides rows into equal chunks; repeats rows to fill the last one."""
     count = -(-len(rows) // _CHUNK)
     size = -(-len(rows) // count)
     return np.resize(rows, (count, size, rows.shape[1]))
@@ -176,11 +176,11 @@ def _chunks(rows: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "k p c"]:
 def _nearest(
     bank: Bank, x: Float[Array, "b h w c"], foreground: Float[Array, "b h w"]
 ) -> Float[Array, "b h w 1"]:
-    """|y − p|² = |y|² + |p|² − 2·y·p of the nearest p, chunk by chunk."""
+    """Returns |y − p|² = |y|² + |p|² − 2·y·p of the nearest p, chunk by chunk."""
     y = (x - bank.mean) * bank.scale
 
     def nearer(least: jax.Array, patches: jax.Array) -> tuple[jax.Array, None]:
-        # HIGHEST: the small difference of large numbers.
+        # The highest precision, because the result is a small difference.
         product = jnp.einsum("bhwc,pc->bhwp", y, patches, precision="highest")
         distances = jnp.square(patches).sum(-1) - 2 * product
         return jnp.minimum(least, distances.min(-1)), None

@@ -1,7 +1,7 @@
 """An ablation's table: the baselines and the variants.
 
 DIR/ablation.json    the table's content, and each row's figures
-DIR/ablation.md      the table, and a line for every variant that loses to a baseline
+DIR/ablation.md      the table, and a line for every loss of a variant to a baseline
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ class Row:
       changes: what the variant changes, by key.
       figures: their means over the categories, as in `results.json`.
       parameters: of the networks that the score needs; None for a baseline.
-      milliseconds: batch size → time an image; empty until it is measured.
+      milliseconds: batch size → time per image; empty until it is measured.
       categories: each category's figures, as in `results.json`.
     """
 
@@ -49,7 +49,7 @@ class Row:
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """What is printed: figures in per cent, parameters, times."""
+    """Returns the table that is printed: figures in per cent, parameters, times."""
     batch_sizes = list(dict.fromkeys(size for row in rows for size in row.milliseconds))
     head = (
         "Changed",
@@ -76,9 +76,9 @@ def _cells(row: Row, batch_sizes: list[int]) -> tuple[Cell, ...]:
 
 
 def losses(rows: Sequence[Row]) -> list[str]:
-    """A line for every variant, baseline and category where the variant is worse.
+    """Returns a line for every category in which a variant is worse than a baseline.
 
-    Figures are compared as they are shown, so that none loses to its equal.
+    It compares figures as the table shows them, so that none loses to its equal.
     """
     baselines = [row for row in rows if row.parameters is None]
     variants = [row for row in rows if row.parameters is not None]
@@ -98,7 +98,7 @@ def losses(rows: Sequence[Row]) -> list[str]:
 
 
 def _shown(figures: dict[str, Any], key: str) -> float:
-    """A figure to the decimal that is shown; 0 where there is none, as for both."""
+    """Rounds a figure as the table does; 0 if it is missing (then for both rows)."""
     return round(100 * (figures.get(key) or 0.0), 1)
 
 
