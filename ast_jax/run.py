@@ -310,7 +310,7 @@ def _differences(old: ConfigDict, new: ConfigDict) -> list[str]:
 
 
 def _remedy(old: ConfigDict, new: ConfigDict) -> str:
-    """What to do where another run stands."""
+    """Returns the remedy if the folder has a run with another configuration."""
     if old.method == new.method:
         return "take another --workdir"
     variants = "folder:ast or folder:small" if old.method == "ast" else "NAME:plus"

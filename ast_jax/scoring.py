@@ -46,17 +46,18 @@ def hard_distance(
     foreground: Float[Array, "b h w"],
     share: float,
 ) -> Float[Array, "b h w"]:
-    """`distance` over each channel's hardest positions alone, divided by their share.
+    """Returns `distance` over each channel's hardest positions, divided by their share.
 
-    Easy positions soon teach nothing, and a student that goes on learning them imitates
-    its teacher on defects too (Batzner et al., EfficientAD, 2024, section 3.2; there
-    the hardest of a whole batch). Here an image's own: devices need not agree.
+    A student that continues to learn easy positions also learns to imitate its teacher
+    on defects (Batzner et al., EfficientAD, 2024, section 3.2). EfficientAD takes the
+    hardest positions of a batch. This takes those of each image, so that devices need
+    not exchange anything.
 
     Args:
       z: the teacher's output.
-      z_student: the student's.
+      z_student: the student's output.
       foreground: the weight m.
-      share: of an image's positions, above 0 and at most 1.
+      share: the share of an image's positions, above 0 and at most 1.
     """
     squares = foreground[..., None] * jnp.square(z - z_student)
     by_channel = jnp.moveaxis(squares.reshape(len(z), -1, z.shape[-1]), 1, 2)
@@ -224,7 +225,7 @@ def fused_scores(
     units: Units,
     reading: Reading = PLAIN,
 ) -> dict[str, Float[Array, "b ..."]]:
-    """What `group_scores` returns, from each group's distances, which hold m once."""
+    """Returns the entries of `group_scores`, from the groups' distances, times m."""
     maps = foreground[..., None] * losses
     score_map, mean = units.fuse(maps), units.fuse(losses).mean((1, 2))
     scores = reading.read(upsample(score_map, reading.smoothing))

@@ -275,7 +275,7 @@ def fit_units(pair: Pair, good: Inputs, batch_size: int) -> scoring.Units:
 def units_of(
     groups: Float[np.ndarray, "n h w g"], good: Inputs, batch_size: int
 ) -> scoring.Units:
-    """The units of distances, over the foreground of the images that have them."""
+    """Returns the units of the images' distances, over their foreground."""
     weights = [
         good.take(np.arange(first, min(first + batch_size, len(good))))["foreground"]
         for first in range(0, len(good), batch_size)

@@ -39,7 +39,7 @@ PairScores = dict[str, dict[str, Float[np.ndarray, "n ..."]]]
 
 @runtime_checkable
 class Scorer(Protocol):
-    """What `score` takes: a pair, or a detector that was only fitted."""
+    """An argument of `score`: a pair, or a baseline, which is fitted, not trained."""
 
     variables: Any
     normaliser: Normaliser | BlockWhitening | None
