@@ -138,7 +138,7 @@ def train(work: Job, count: int = 1, **sections: dict[str, Any]) -> Training:
     from benchmarks.ast_rival import memory_mb
     from benchmarks.common import compile_clock
 
-    config = category.configured(work, work.epochs)
+    config = category.configure(work, work.epochs)
     for section, values in sections.items():
         config[section].update(values)
     inputs = category.inputs(*side_by_side.random_features(work), work.depth_channels)
@@ -300,7 +300,7 @@ def several_devices() -> list[Row]:
     work = category_job()
     work = dataclasses.replace(work, epochs=2)
     inputs = category.inputs(*side_by_side.random_features(work), work.depth_channels)
-    config = category.configured(work, work.epochs)
+    config = category.configure(work, work.epochs)
     rows, losses, seconds = [], {}, {}
     for count in (1, jax.device_count()):
         for _ in range(2):  # the second one is timed

@@ -37,7 +37,7 @@ def create(
     network: str, job: Job, mesh: Mesh, **options: Any
 ) -> tuple[nn.Module, TrainState]:
     """A network and one task's state; γ is 0.3, so that no gradient is zero."""
-    config = category.configured(job)
+    config = category.configure(job)
     make = {"teacher": create_teacher, "student": create_student}[network]
     size = {"side": job.side, "channels": job.channels}
     module = make(config, **size, **options)
@@ -109,10 +109,10 @@ def serve_training(job: Job, folder: Path) -> None:
     """A whole category; a call returns the first epoch's losses, teacher first."""
     x, m = (np.load(folder / f"{name}.npy") for name in ("x", "foreground"))
     inputs = category.inputs(x, m, job.depth_channels)
-    category.save_start(folder, category.configured(job, job.epochs), inputs)
+    category.save_start(folder, category.configure(job, job.epochs), inputs)
 
     def train(epochs: int) -> np.ndarray:
-        config = category.configured(job, epochs)
+        config = category.configure(job, epochs)
         with tempfile.TemporaryDirectory(dir=folder) as directory:
             return np.array(category.train(config, inputs, Path(directory)))
 

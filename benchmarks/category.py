@@ -22,7 +22,7 @@ from benchmarks.side_by_side import Job
 SEED = 0
 
 
-def configured(job: Job, epochs: int = 1) -> ConfigDict:
+def configure(job: Job, epochs: int = 1) -> ConfigDict:
     """A run's configuration with the job's sizes; one checkpoint, at a stage's end."""
     config = configuration.default()
     config.teacher.hidden, config.student.width = job.hidden, job.width

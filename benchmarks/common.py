@@ -61,7 +61,7 @@ def serve(
     compile_s, results = {}, {}
     for name, function in functions.items():
         before = clock()
-        calls = [timed(warm_up or function) for _ in range(max(kept, 2))]
+        calls = [time_call(warm_up or function) for _ in range(max(kept, 2))]
         seconds = [seconds for seconds, _ in calls]
         longer = max(0.0, seconds[0] - min(seconds[1:]))
         compile_s[name] = clock() - before if compiling_s else longer
@@ -71,7 +71,7 @@ def serve(
     print(json.dumps({"compile_s": compile_s, **facts}), file=answers, flush=True)
     for line in sys.stdin:
         compiling, processor = clock(), time.process_time()
-        seconds, _ = timed(functions[line.strip()])
+        seconds, _ = time_call(functions[line.strip()])
         taken = {
             "seconds": seconds - (clock() - compiling),
             "processor_s": time.process_time() - processor,
@@ -106,7 +106,7 @@ def cache_programs(folder: Path) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def timed(function: Function) -> tuple[float, Any]:
+def time_call(function: Function) -> tuple[float, Any]:
     """Seconds of a call, which waits for its result, and that result."""
     start = time.perf_counter()
     result = function()
@@ -230,12 +230,12 @@ def matrix_product(dtype: str) -> None:
 
 def report(results: Mapping[str, Any]) -> None:
     """Prints the results as the last line, one JSON object; floats to four digits."""
-    print(json.dumps(_rounded(results)))
+    print(json.dumps(_round(results)))
 
 
-def _rounded(value: Any) -> Any:
+def _round(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _rounded(entry) for key, entry in value.items()}
+        return {key: _round(entry) for key, entry in value.items()}
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 

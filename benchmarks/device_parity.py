@@ -69,16 +69,18 @@ def _convolutions(dtype: str) -> float:
     for k in (1, 3, 5):
         kernel = rng.standard_normal((k, k, 32, 16), np.float32) / k**2
         for padding in ("zero", "replicate"):
-            found = jax.device_get(_pulled(x, kernel, padding, dtype))
+            found = jax.device_get(_value_and_gradients(x, kernel, padding, dtype))
             with jax.default_device(jax.devices("cpu")[0]):
-                right = jax.device_get(_pulled(x, kernel, padding, "float32"))
+                right = jax.device_get(
+                    _value_and_gradients(x, kernel, padding, "float32")
+                )
             pairs = zip(found, right, strict=True)
             worst = max(worst, *(relative_error(a, b) for a, b in pairs))
     return worst
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
-def _pulled(x: jax.Array, kernel: jax.Array, padding: str, dtype: str):
+def _value_and_gradients(x: jax.Array, kernel: jax.Array, padding: str, dtype: str):
     """A convolution's value, and the gradients of the sum of its sines."""
     y, pull = jax.vjp(lambda *both: convolve(*both, padding, dtype), x, kernel)
     return y, *pull(jnp.cos(y))

@@ -15,7 +15,7 @@ from absl import app, flags
 
 from ast_jax import Detector
 from ast_jax.inference.detector import BATCH_SIZE
-from benchmarks.common import peak_mb, report, timed
+from benchmarks.common import peak_mb, report, time_call
 
 _RUN = flags.DEFINE_string("run", None, "An evaluated run of mode rgb.", required=True)
 _IMAGES = flags.DEFINE_integer("images", 24, "How many; a multiple of 8.")
@@ -40,7 +40,7 @@ def main(_: list[str]) -> None:
     taken = {name: [] for name in sides}
     for _ in range(_ROUNDS.value + 1):  # the first compiles
         for name, side in sides.items():
-            taken[name].append(timed(side)[0])
+            taken[name].append(time_call(side)[0])
     seconds = {
         f"{name}_s": statistics.median(rounds[1:]) / len(images)
         for name, rounds in taken.items()

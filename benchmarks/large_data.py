@@ -81,7 +81,7 @@ def memory(process: int) -> dict[str, float]:
     }
 
 
-def watched(command: list[str]) -> tuple[float, float, float]:
+def run_and_watch(command: list[str]) -> tuple[float, float, float]:
     """Runs a command; returns its seconds, peak resident and peak anonymous GB.
 
     Raises:
@@ -109,7 +109,7 @@ def main() -> None:
     root = arguments.folder / f"parts_{arguments.images}"
     write_parts(root, arguments.images)
     line = command(root, arguments.folder, arguments.batch_size)
-    seconds, peak, anonymous = watched(line)
+    seconds, peak, anonymous = run_and_watch(line)
     array = arguments.images * 24 * 24 * 65 * 4 / GIGABYTE
     print(
         f"{arguments.images} images, inputs of {array:.2f} GB: {seconds:.0f} s, "

@@ -16,7 +16,13 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import category
-from benchmarks.common import alternate, cache_programs, compile_clock, report, timed
+from benchmarks.common import (
+    alternate,
+    cache_programs,
+    compile_clock,
+    report,
+    time_call,
+)
 from benchmarks.side_by_side import DTYPE, QUICK, ROUNDS, WIDTH, Job, random_features
 
 IMAGES = (50, 100, 200, 400)
@@ -40,8 +46,8 @@ def main(_: list[str]) -> None:
     def seconds(count: int, epochs: int) -> float:
         some, before = inputs.select(np.arange(count)), clock()
         with tempfile.TemporaryDirectory() as folder:
-            config = category.configured(job, epochs)
-            taken, _ = timed(lambda: category.train(config, some, Path(folder)))
+            config = category.configure(job, epochs)
+            taken, _ = time_call(lambda: category.train(config, some, Path(folder)))
         return taken - (clock() - before)
 
     sizes = dict.fromkeys([(n, 1) for n in images] + [(images[0], e) for e in epochs])

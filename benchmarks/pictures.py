@@ -52,7 +52,7 @@ def picture(seed: int) -> Image.Image:
     return image
 
 
-def encoded(image: Image.Image, kind: str) -> bytes:
+def encode(image: Image.Image, kind: str) -> bytes:
     """The picture as a file's bytes."""
     buffer = io.BytesIO()
     image.save(buffer, kind.upper(), **KINDS[kind])
@@ -63,10 +63,10 @@ def decoders(kind: str) -> Iterator[tuple[str, Decode]]:
     """Our decoder, and those of other installed libraries, for one kind of file."""
     yield "Pillow", decode_image
 
-    def installed(name: str) -> bool:
+    def is_installed(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
 
-    if installed("cv2"):
+    if is_installed("cv2"):
         import cv2
 
         cv2.setNumThreads(1)
@@ -77,15 +77,15 @@ def decoders(kind: str) -> Iterator[tuple[str, Decode]]:
                 cv2.COLOR_BGR2RGB,
             ),
         )
-    if installed("imagecodecs"):
+    if is_installed("imagecodecs"):
         import imagecodecs
 
         yield "imagecodecs", getattr(imagecodecs, f"{kind}_decode")
-    if installed("simplejpeg") and kind == "jpeg":
+    if is_installed("simplejpeg") and kind == "jpeg":
         import simplejpeg
 
         yield "simplejpeg", simplejpeg.decode_jpeg
-    if installed("pyvips"):
+    if is_installed("pyvips"):
         import pyvips
 
         logging.getLogger("pyvips").setLevel(logging.WARNING)
@@ -110,7 +110,7 @@ def costs(repeats: int) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     image = picture(0)
     for kind in KINDS:
-        content = encoded(image, kind)
+        content = encode(image, kind)
         right = decode_image(content).astype(int)
         for name, decode in decoders(kind):
             difference = np.abs(decode(content).astype(int) - right).max()
@@ -136,7 +136,7 @@ def memory(count: int) -> list[tuple[int, float]]:
         for kind in KINDS:
             for seed in range(2):
                 path = Path(folder, f"{seed}.{kind}")
-                path.write_bytes(encoded(picture(seed), kind))
+                path.write_bytes(encode(picture(seed), kind))
                 files.append(path)
         links = []
         for number in range(count):
