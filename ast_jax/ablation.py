@@ -153,7 +153,7 @@ def share_teachers(config: ConfigDict, directory: Path, earlier: Iterable[Run]) 
     if (twin := next(twins, None)) is None:
         return
     run = Run.create(directory, config)
-    with run.locked():
+    with run.lock():
         for category in twin.categories():
             for seed in config.train.seeds:
                 target = run.seed_directory(category, seed)

@@ -45,7 +45,7 @@ def train_and_evaluate(
     """
     with _open(config, workdir) as (config, categories):
         run = train_categories(config, workdir, categories, profile=profile)
-        with run.locked():
+        with run.lock():
             evaluations = _evaluate(run, categories, recalibrate=True)
             return _report(run, config, evaluations)
 
@@ -80,7 +80,7 @@ def evaluate(
     config = config or run.config
     with multiplied_at(config.train.precision):
         categories = open_categories(config, run)
-        with run.locked():
+        with run.lock():
             evaluations = _evaluate(run, categories, recalibrate, save_maps)
             return _report(run, config, evaluations)
 

@@ -250,13 +250,13 @@ class Run:
             "excluded": tuple(record.get("excluded", ())),
         }
 
-    def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Locks the run's folder, see the function `locked`."""
-        return locked(self.directory)
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Locks the run's folder, see the function `lock`."""
+        return lock(self.directory)
 
 
 @contextlib.contextmanager
-def locked(
+def lock(
     directory: str | Path,
     occupied: str = "another process is training or evaluating in this folder",
 ) -> Iterator[None]:
@@ -273,11 +273,11 @@ def locked(
         yield
         return
     directory = expanded(directory)
-    lock = filelock.FileLock(directory / ".lock")
+    file_lock = filelock.FileLock(directory / ".lock")
     with write_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=0)
+            file_lock.acquire(timeout=0)
         except filelock.Timeout as error:
             raise UserError(f"{directory}: {occupied}.") from error
         except NotImplementedError:  # the file system has no locks
@@ -285,7 +285,7 @@ def locked(
     try:
         yield
     finally:
-        lock.release()
+        file_lock.release()
 
 
 def _with_tuples(value: Any) -> Any:

@@ -20,7 +20,7 @@ from PIL import Image
 from ast_jax import Detector
 from ast_jax.errors import UserError
 from ast_jax.inference.predict_files import predict_files, predict_stream
-from ast_jax.run import locked
+from ast_jax.run import lock
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -132,7 +132,7 @@ def test_a_second_prediction_into_the_same_output_is_refused(detector, parts, tm
     started = predict_files(detector, parts / "good", None, tmp_path)
     rows = (tmp_path / "predictions.jsonl").read_bytes()
     with (
-        locked(tmp_path),
+        lock(tmp_path),
         pytest.raises(UserError, match=re.escape(f"{tmp_path}: another prediction")),
     ):
         predict_files(detector, parts / "good", None, tmp_path)

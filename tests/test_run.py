@@ -68,9 +68,9 @@ def test_an_untrained_category_names_the_trained_ones(tmp_path):
 def test_a_second_process_on_the_folder_is_refused(tmp_path):
     run = Run.create(tmp_path, default())
     with (
-        run.locked(),
+        run.lock(),
         pytest.raises(UserError, match="another process"),
-        Run.open(tmp_path).locked(),
+        Run.open(tmp_path).lock(),
     ):
         pass
 

@@ -73,7 +73,7 @@ def _watch(detector: "Detector", output: Path) -> Iterator["MonitorFile"]:
     from ast_jax.inference.monitor import ALARM
     from ast_jax.report.plots import monitor_course
 
-    with monitor_file.opened(detector) as monitor:
+    with monitor_file.open_monitor(detector) as monitor:
         try:
             yield monitor
         finally:

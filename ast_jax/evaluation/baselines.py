@@ -99,7 +99,7 @@ def baseline_figures(baseline: Baseline, category: Category) -> dict[str, Any]:
     if len(inputs):
         arrays = score(baseline, inputs, batch_size=config.train.batch_size)
         arrays = arrays[baseline.name]
-        how = decision(config.evaluation.image_score, masked=inputs.masked)
+        how = decision(config.evaluation.image_score, masked=inputs.has_foreground)
         main = (arrays[name] for name in ("map", "max", "mean", how))
         scores = Scores(*main, smoothing=baseline.reading.smoothing)
     kinds = data.builder_class(config.dataset.name).KINDS

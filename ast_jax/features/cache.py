@@ -162,7 +162,7 @@ class Store:
             )
 
     @contextlib.contextmanager
-    def locked(self, parts: Sequence[str]) -> Iterator[None]:
+    def lock(self, parts: Sequence[str]) -> Iterator[None]:
         """Holds a lock on computing these parts; logs a line if it has to wait.
 
         Raises:

@@ -275,7 +275,7 @@ def _compute(parts: Parts, store: Store, recipe: Recipe) -> None:
     if not parts:
         return
     digests = parts.digests(recipe.kind.content)
-    with store.locked(digests):
+    with store.lock(digests):
         parts = parts.subset(store.missing(digests))
         store.require_room(len(parts))
         name, digests = recipe.kind.name, parts.digests(recipe.kind.content)

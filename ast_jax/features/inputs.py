@@ -67,7 +67,7 @@ class Inputs:
         return sum(array.shape[-1] for array in self._arrays())
 
     @property
-    def masked(self) -> bool:
+    def has_foreground(self) -> bool:
         """Whether a foreground mask exists: in modes `3d` and `rgb3d`."""
         return self.features.foreground is not None
 

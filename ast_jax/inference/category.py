@@ -197,7 +197,7 @@ def score_test_images(ensemble: Ensemble, category: Category) -> CategoryScores:
         combined = dict.fromkeys(NETWORKS, no_scores(inputs.side))
         seeds = map(str, config.train.seeds)
         return CategoryScores(dict.fromkeys(seeds, combined), combined)
-    masked = inputs.masked
+    masked = inputs.has_foreground
     by_member = ensemble.score_by_member(inputs, config.train.batch_size)
     by_seed = ensemble.by_seed(by_member, masked=masked)
     return CategoryScores(by_seed, ensemble.combine(by_member, masked=masked))

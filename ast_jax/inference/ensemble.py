@@ -169,7 +169,7 @@ class Ensemble:
 
     def _score(self, seed: str, inputs: Inputs, batch_size: int) -> dict[str, Scores]:
         arrays = score(self.pairs[seed], inputs, batch_size=batch_size)
-        kind = decision(self.image_score, masked=inputs.masked)
+        kind = decision(self.image_score, masked=inputs.has_foreground)
         return {name: self._scores(entry, kind) for name, entry in arrays.items()}
 
     def combine(self, by_seed: ScoresBySeed, *, masked: bool) -> dict[str, Scores]:
@@ -236,7 +236,7 @@ class Ensemble:
     def score(self, inputs: Inputs, batch_size: int) -> dict[str, Scores]:
         """The ensemble's scores of all inputs, by network."""
         by_seed = self.score_by_member(inputs, batch_size)
-        return self.combine(by_seed, masked=inputs.masked)
+        return self.combine(by_seed, masked=inputs.has_foreground)
 
     def _scores(self, arrays: Mapping[str, np.ndarray], kind: str) -> Scores:
         main = (arrays[name] for name in ("map", "max", "mean", kind))

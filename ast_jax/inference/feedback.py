@@ -22,7 +22,7 @@ from ast_jax.inference.calibration import Calibration
 from ast_jax.inference.calibration_file import read_calibration
 from ast_jax.inference.monitor import ALARM, Monitor
 from ast_jax.inference.proportion import Proportion
-from ast_jax.run import Run, locked
+from ast_jax.run import Run, lock
 
 GOOD, DEFECTIVE = "good", "defective"
 _SCORES = ("score", "maximum", "score_by_fold", "maximum_by_fold")
@@ -85,7 +85,7 @@ def answer(
     new = [_answer(found, rows, path, kind) for path, kind in answers.items()]
     key = {"n": len(calibration.scores), "highest": calibration.scores[-1]}
     folder = run.directory / category / "feedback"
-    with locked(folder, "other answers to this run are being taken in"):
+    with lock(folder, "other answers to this run are being taken in"):
         before = _answers(run, category, calibration)
         _check(_feedback(before, calibration).calibration, new)
         stamp = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "calibration": key}

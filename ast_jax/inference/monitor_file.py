@@ -11,14 +11,14 @@ from ast_jax.errors import UserError
 from ast_jax.inference.detector import Detector
 from ast_jax.inference.monitor import ALARM, Monitor
 from ast_jax.inference.prediction import Prediction
-from ast_jax.run import locked
+from ast_jax.run import lock
 
 _SAVED_EVERY = 100
 """Parts. If the process is killed, the parts since the last save are forgotten."""
 
 
 class MonitorFile:
-    """Watches predictions in their order; `opened` makes one."""
+    """Watches predictions in their order; `open_monitor` makes one."""
 
     def __init__(self, monitor: Monitor, path: Path):
         """Wraps a monitor and the path of its state."""
@@ -61,7 +61,7 @@ class MonitorFile:
 
 
 @contextmanager
-def opened(detector: Detector) -> Iterator[MonitorFile]:
+def open_monitor(detector: Detector) -> Iterator[MonitorFile]:
     """Opens the monitor of a detector's run; writes its state at the end.
 
     Raises:
@@ -69,7 +69,7 @@ def opened(detector: Detector) -> Iterator[MonitorFile]:
         be written.
     """
     folder = detector.directory / detector.category / "monitor"
-    with locked(folder, "another prediction watches the parts of this run"):
+    with lock(folder, "another prediction watches the parts of this run"):
         path = folder / "state.json"
         watching = MonitorFile(detector.monitor(path), path)
         try:

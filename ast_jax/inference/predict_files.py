@@ -24,7 +24,7 @@ from ast_jax.inference.heat_map import overlay
 from ast_jax.inference.monitor_file import MonitorFile
 from ast_jax.inference.prediction import Prediction
 from ast_jax.inference.sources import Source, list_sources, stream_sources
-from ast_jax.run import locked
+from ast_jax.run import lock
 
 _HEAT_MAPS, _MAPS = "heat_maps", "maps"
 _OCCUPIED = "another prediction writes into this --output; take another"
@@ -106,7 +106,7 @@ def _predict(
     total = len(sources) if isinstance(sources, Sized) else None
     # A single part is answered sooner by a batch of one, without a warm-up.
     size = 1 if total == 1 else BATCH_SIZE
-    with locked(output, _OCCUPIED), write_errors(path), _replace(path) as file:
+    with lock(output, _OCCUPIED), write_errors(path), _replace(path) as file:
         start = time.perf_counter()
         if size > 1:
             detector.warm_up(size, live=live)

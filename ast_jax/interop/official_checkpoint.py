@@ -178,7 +178,7 @@ def _joining(directory: Path, config: ConfigDict) -> Iterator[Run]:
         config = config.copy_and_resolve_references()
         if (directory / "config.json").exists():
             existing = Run.open(directory)
-            stack.enter_context(existing.locked())
+            stack.enter_context(existing.lock())
             new, old = (c.dataset.categories for c in (config, existing.config))
             config.dataset.categories = old
             Run.create(directory, config)  # raises if the configuration differs

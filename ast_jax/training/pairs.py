@@ -20,7 +20,7 @@ from ast_jax.features.inputs import Inputs, Normaliser
 from ast_jax.features.whitening import BlockWhitening
 from ast_jax.models import create_groups, create_student, create_teacher
 from ast_jax.parallel import DATA_AXIS, TASK_AXIS, barrier, is_main, task_mesh
-from ast_jax.run import Run, locked, seed_and_fold
+from ast_jax.run import Run, lock, seed_and_fold
 from ast_jax.training.feed import Examples
 from ast_jax.training.folds import left_out, members
 from ast_jax.training.loop import Stage, Task, is_finished, train_stage
@@ -69,7 +69,7 @@ def train_categories(
     """
     names = [(category, name) for category in categories for name in members(category)]
     mesh = task_mesh(len(names), config.train.batch_size)
-    with locked(workdir):
+    with lock(workdir):
         run = Run.create(workdir, config)
         pairs = [
             begin_pair(run, category, name, mesh.shape[DATA_AXIS])

@@ -224,7 +224,7 @@ def test_leftovers_of_killed_processes_go_after_a_day(tmp_path):
         path.write_bytes(b"half")
     day_before_yesterday = time.time() - 2 * 24 * 3600
     os.utime(old, (day_before_yesterday, day_before_yesterday))
-    with store.locked(PARTS):
+    with store.lock(PARTS):
         assert (old.exists(), new.exists()) == (False, True)
 
 
@@ -233,14 +233,14 @@ def test_who_computes_the_same_parts_waits_and_others_do_not(tmp_path):
 
     def wait():
         held.wait()
-        with store.locked(PARTS):
+        with store.lock(PARTS):
             order.append("second")
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    with store.locked(PARTS):
+    with store.lock(PARTS):
         held.set()
-        with store.locked(PARTS[:2]):
+        with store.lock(PARTS[:2]):
             order.append("first")
     waiting.join()
     assert order == ["first", "second"]
@@ -251,7 +251,7 @@ def test_a_file_in_the_folders_place_is_named(tmp_path):
     store = cache.Store(tmp_path / "features", KIND)
     for attempt in (
         lambda: store.write("a1", array("a1")),
-        store.locked(PARTS).__enter__,
+        store.lock(PARTS).__enter__,
     ):
         with pytest.raises(UserError, match=r"features.*dataset\.data_dir"):
             attempt()

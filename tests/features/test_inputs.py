@@ -20,7 +20,7 @@ def test_x_is_features_then_depth(mode, channels):
 
 def test_rgb_runs_unmasked():
     inputs = make_inputs("rgb")
-    assert not inputs.masked
+    assert not inputs.has_foreground
     np.testing.assert_array_equal(inputs.take(np.arange(2))["foreground"], 1)
 
 

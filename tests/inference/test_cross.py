@@ -92,14 +92,14 @@ def test_an_exported_detector_decides_as_predict_does(detector, predictions):
 
 def test_the_monitor_goes_on_where_an_earlier_process_stopped(detector, predictions):
     for watched in (3, 6):
-        with monitor_file.opened(detector) as monitor:
+        with monitor_file.open_monitor(detector) as monitor:
             rows = [monitor.watch(p) for p in predictions[:3]]
             assert monitor.watch(UserError("broken")) == {}
             assert monitor.monitor.parts == watched
             assert rows[-1]["monitor"]["value"] == monitor.monitor.value
             with (
                 pytest.raises(UserError, match="another prediction watches"),
-                monitor_file.opened(detector),
+                monitor_file.open_monitor(detector),
             ):
                 pass
 

@@ -199,7 +199,7 @@ def test_neither_a_present_category_nor_another_run_is_overwritten(files, tmp_pa
     with pytest.raises(UserError, match="not the name of a category"):
         import_pair(recorded_config("rgb"), directory, "../peach", pair)
     with (
-        Run.open(directory).locked(),
+        Run.open(directory).lock(),
         pytest.raises(UserError, match="another process"),
     ):
         import_pair(recorded_config("rgb"), directory, "peach", pair)
