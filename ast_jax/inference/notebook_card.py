@@ -25,6 +25,7 @@ def html(prediction: Prediction, scale: ColourScale) -> str:
         details += [
             f"threshold {prediction.threshold:.4g}",
             f"p-value {prediction.p_value:.3g}",
+            f"false alarms guaranteed ≤ {prediction.calibration.guaranteed:.1%}",
         ]
     return (
         f'<figure><img alt="heat map" src="{_png(prediction, scale)}"/><figcaption>'

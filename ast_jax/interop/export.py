@@ -145,6 +145,7 @@ def model_card(detector: Detector) -> dict[str, Any]:
         "threshold": calibration and calibration.threshold,
         "pixel_threshold": calibration and calibration.pixel_threshold,
         "alpha": calibration and calibration.attainable,
+        "guaranteed": calibration and calibration.guaranteed,
         "calibration": calibration and calibration.to_dict(),
         "colour_scale": {
             "low": scale.low,

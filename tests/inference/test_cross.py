@@ -13,7 +13,7 @@ from test_end_to_end import tiny
 from ast_jax import Detector
 from ast_jax.errors import UserError
 from ast_jax.inference import monitor_file
-from ast_jax.interop.export import whole
+from ast_jax.interop.export import model_card, whole
 from ast_jax.pipeline import evaluate_category, open_categories, train
 from ast_jax.run import Run
 
@@ -88,6 +88,12 @@ def test_an_exported_detector_decides_as_predict_does(detector, predictions):
     for row, p in enumerate(predictions[:3]):
         assert outputs["p_value"][row] == pytest.approx(p.p_value)
         assert bool(outputs["anomalous"][row]) == p.anomalous
+
+
+def test_the_card_tells_what_decides_from_what_is_guaranteed(detector):
+    card, calibration = model_card(detector), detector.calibration
+    assert (card["alpha"], card["guaranteed"]) == (0.5, calibration.guaranteed)
+    assert 0.5 < card["guaranteed"] < 1
 
 
 def test_the_monitor_goes_on_where_an_earlier_process_stopped(detector, predictions):

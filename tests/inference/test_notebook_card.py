@@ -33,6 +33,7 @@ def test_it_says_score_threshold_and_decision(score, decision):
     shown = prediction(score, calibration)._repr_html_()
     assert f">{decision}<" in shown
     assert f"score {score:.4g}, threshold 0.5, p-value" in shown
+    assert shown.count("false alarms guaranteed ≤ 50.0%") == 1
 
 
 def test_without_a_threshold_that_is_said():

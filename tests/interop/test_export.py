@@ -105,6 +105,7 @@ def test_the_card_says_what_the_file_takes_and_means(stablehlo, detector):
     assert card["threshold"] == detector.calibration.threshold
     assert card["pixel_threshold"] == detector.calibration.pixel_threshold
     assert card["alpha"] == detector.calibration.attainable
+    assert card["guaranteed"] == detector.calibration.guaranteed
     assert card["inputs"]["image"]["shape"] == ["batch", 64, 64, 3]
     assert card["inputs"]["depth"]["dtype"] == "float32"
     assert card["outputs"].keys() == {"score", "map", "maximum", "p_value", "anomalous"}
