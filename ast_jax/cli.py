@@ -108,7 +108,8 @@ def _is_ours(record: LogRecord) -> bool:
 
 def fail(message: str, status: int = 1) -> None:
     """Prints one line to standard error and ends the process."""
-    print(f"error: {message}", file=sys.stderr)
+    # Names of files may hold line ends.
+    print(f"error: {' '.join(message.splitlines())}", file=sys.stderr)
     sys.exit(status)
 
 

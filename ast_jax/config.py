@@ -58,6 +58,10 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: 0 <= value < math.inf,
         "a distance in metres, not negative",
     ),
+    "depth.missing": (
+        lambda value: not math.isnan(value),
+        "a number; NaN always means that depth is missing",
+    ),
     "depth.fill_rounds": (lambda value: value >= 0, "0 or positive"),
     "teacher.blocks": (lambda value: value >= 0, "0 or positive"),
     "student.blocks": (lambda value: value >= 0, "0 or positive"),
@@ -297,7 +301,8 @@ def _validate_method(flat: dict[str, Any]) -> None:
 
 def _is_seed(value: object) -> bool:
     """Whether JAX and NumPy accept a seed."""
-    return isinstance(value, int) and 0 <= value <= _LARGEST_SEED
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return whole and 0 <= value <= _LARGEST_SEED
 
 
 def flatten(tree: dict, prefix: str = "") -> dict[str, object]:

@@ -66,6 +66,32 @@ def write_errors(path: Path, remedy: str = _REMEDY) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """Turns an OSError inside into the user's error, which does not speak of damage.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      UserError: the system cannot read `path` now, which may be temporary.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read now ({error.strerror or error}); it is left as it "
+            "is. Run the same command again, and see to the disk, its permissions and "
+            "memory if that does not help."
+        ) from error
+
+
+def read_text(path: Path) -> str:
+    """Reads a text in UTF-8; raises what `read_errors` raises."""
+    with read_errors(path):
+        return path.read_text("utf-8")
+
+
+@contextlib.contextmanager
 def whole(path: Path, remedy: str = _REMEDY) -> Iterator[BinaryIO]:
     """Opens a new file that replaces `path` if the block ends without an error.
 

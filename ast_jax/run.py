@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from ast_jax.config import default, flatten
 from ast_jax.errors import UserError
-from ast_jax.files import expanded, write_errors, write_json
+from ast_jax.files import expanded, read_text, write_errors, write_json
 from ast_jax.parallel import is_main
 
 FORMAT = 1
@@ -99,13 +99,13 @@ class Run:
         directory = expanded(directory).absolute()
         path = directory / "config.json"
         try:
-            tree = json.loads(path.read_text())
+            tree = json.loads(read_text(path))
             version, config = int(tree["format"]), dict(tree["config"])
         except FileNotFoundError as error:
             raise UserError(
                 f"{directory} is not a run: it has no config.json."
             ) from error
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: not a run's configuration ({error}).") from error
         if version > FORMAT:
             raise UserError(
@@ -213,7 +213,7 @@ class Run:
         """
         path = self.seed_directory(category, seed) / "inputs.json"
         try:
-            return json.loads(path.read_text())
+            return json.loads(read_text(path))
         except FileNotFoundError as error:
             known = ", ".join(self.categories()) or "none"
             raise UserError(

@@ -1,14 +1,24 @@
 """A run's folder opens again, refuses another run, and is locked."""
 
+import errno
 import json
+import os
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ast_jax import config_file
 from ast_jax.config import default, validate
 from ast_jax.errors import UserError
+from ast_jax.features.whitening import BlockWhitening
+from ast_jax.files import write_text
+from ast_jax.inference.calibration import calibrate
+from ast_jax.inference.calibration_file import read_calibration
+from ast_jax.inference.monitor import Monitor
 from ast_jax.run import Run
+from ast_jax.training.progress import read_rows
 
 
 def test_a_run_opens_with_the_configuration_it_was_made_with(tmp_path):
@@ -102,6 +112,8 @@ def test_a_key_that_does_not_exist_cannot_be_set():
         ("train.seeds", (), "must be distinct"),
         ("train.seeds", (0, 2**31), "2147483648"),
         ("train.seeds", (0, 1.5), r"1\.5"),
+        ("train.seeds", (True,), r"\(True,\)"),
+        ("depth.missing", float("nan"), "depth.missing .* nan"),
         ("dataset.seed", -1, "dataset.seed .* -1"),
         ("dataset.seed", 2**40, f"dataset.seed .* {2**40}"),
     ],
@@ -111,3 +123,44 @@ def test_a_value_out_of_range_is_named(key, value, message):
     config.update_from_flattened_dict({key: value})
     with pytest.raises(UserError, match=message):
         validate(config)
+
+
+CALIBRATION = calibrate(np.arange(20.0), np.arange(20.0), 0.05)
+
+
+def at(run, name):
+    return run.directory / name
+
+
+# Each with what it is read by: what a run consists of.
+@pytest.mark.parametrize(
+    "name, read",
+    [
+        ("config.json", lambda run: Run.open(run.directory)),
+        ("bolts/seed_0/inputs.json", lambda run: run.read_inputs("bolts", 0)),
+        ("bolts/calibration.json", lambda run: read_calibration(run, "bolts")),
+        (
+            "monitor.json",
+            lambda run: Monitor.load(run.directory / "monitor.json", None),
+        ),
+        ("white.npz", lambda run: BlockWhitening.load(at(run, "white.npz"))),
+        ("metrics.jsonl", lambda run: read_rows(at(run, "metrics.jsonl"))),
+    ],
+)
+def test_a_passing_error_is_not_taken_for_damage(tmp_path, monkeypatch, name, read):
+    run = Run.create(tmp_path, default())
+    write_text(tmp_path / name, "[]")
+
+    for method in ("read_text", "read_bytes"):
+        sound = getattr(Path, method)
+
+        def fail(path, *options, sound=sound, **named):
+            if path.is_relative_to(tmp_path):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+            return sound(path, *options, **named)
+
+        monkeypatch.setattr(Path, method, fail)
+    named = re.escape(str(tmp_path / name))
+    with pytest.raises(UserError, match=rf"^{named}: .*Stale file handle") as error:
+        read(run)
+    assert "damaged" not in str(error.value)

@@ -15,13 +15,24 @@ from PIL import Image
 
 from ast_jax.data import depth_check
 from ast_jax.data.depth_options import DepthOptions
-from ast_jax.data.raster import Raster, open_picture, read_labels, read_raster
+from ast_jax.data.raster import (
+    Raster,
+    codec_error,
+    in_native_order,
+    lacks_codec,
+    open_picture,
+    pillow_knows,
+    read_labels,
+    read_raster,
+)
+from ast_jax.data.walk import shown
 from ast_jax.errors import UserError
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
 DEPTH_SUFFIXES = frozenset((".tif", ".tiff", ".png", ".npy"))
 BIT_DEPTHS = (8, 10, 12, 14, 16)  # that cameras fill of 16
 FULL_DEPTH = 16
+_OF_PILLOW = (np.uint16, np.int16, np.int32, np.float32)
 _DARKEST_WHITE = 64  # of a lossy mask: less is black with noise
 DEFAULT_DEPTH = DepthOptions()
 
@@ -32,10 +43,9 @@ def read_file(source: bytes | os.PathLike) -> bytes:
         return source
     try:
         return Path(source).read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"{source}: cannot be read ({error.strerror or error})"
-        ) from error
+    except (OSError, ValueError) as error:  # the latter: no file is called so
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{shown(source)}: cannot be read ({reason})") from error
 
 
 def decode_image(
@@ -171,9 +181,22 @@ def decode_mask(
     else:
         marked = colours > 0
     if raster.values.shape[2] == 4:
-        alpha = raster.values[..., 3]
-        marked &= alpha > np.iinfo(alpha.dtype).max // 2
+        return _drop_transparent(raster.values[..., 3], marked, colours)
     return marked
+
+
+def _drop_transparent(
+    alpha: Shaped[np.ndarray, "h w"],
+    marked: Bool[np.ndarray, "h w"],
+    colours: Shaped[np.ndarray, "h w"],
+) -> Bool[np.ndarray, "h w"]:
+    """Returns the marked pixels that are opaque; of an all-black mask, all opaque."""
+    if not colours.any() and alpha.any() and not alpha.all():
+        marked = np.ones_like(marked)
+    # A brush may be half transparent.
+    peak = int(alpha.max(initial=0, where=marked))
+    least = np.iinfo(alpha.dtype).max // 16
+    return marked & (alpha > max(peak // 2, least))
 
 
 def decode_z(
@@ -282,11 +305,17 @@ def _read_array(content: bytes, name: str) -> np.ndarray:
 def _load_tiff(content: bytes, name: str) -> np.ndarray:
     try:
         return tifffile.imread(io.BytesIO(content))
-    except (ValueError, KeyError) as error:
-        if "imagecodecs" not in str(error):
+    except (ValueError, KeyError, ImportError, NotImplementedError) as error:
+        if not lacks_codec(error):
             raise
-    with open_picture(content, name) as image:  # Pillow has some codecs of its own
-        return np.asarray(image)
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
+        page = file.pages[0]
+        # Pillow has some codecs of its own, and reads these types with every bit.
+        known = page.dtype in _OF_PILLOW and page.samplesperpixel == 1
+        if len(file.pages) > 1 or not known or not pillow_knows(file):
+            raise codec_error(page, name)
+    with open_picture(content, name) as image:
+        return in_native_order(image)
 
 
 def _load_npy(content: bytes) -> np.ndarray:

@@ -13,6 +13,7 @@ from ast_jax.errors import UserError
 
 FARTHEST = 100.0  # metres; no camera that looks at parts reaches so far
 FAR = 20.0  # metres; a warning from here on
+NEAREST = 1e-3  # metres; a warning up to here: metres that are read as millimetres
 _THINNEST, _THIN, _ELONGATED = 4, 16, 20  # pixels, pixels, length over width
 _ORDER, _ORDERS = 10.0, 100.0  # one and two orders of magnitude
 _ENDS = frozenset(
@@ -20,7 +21,7 @@ _ENDS = frozenset(
     for kind in (np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64)
     for end in (np.iinfo(kind).min, np.iinfo(kind).max)
     if end
-)
+) | {1023.0, 4095.0, 16383.0}  # of sensors of 10, 12 and 14 bits
 _LARGEST = float(np.finfo(np.float32).max)
 _SAMPLE, _FEW = 50_000, 0.04
 
@@ -79,11 +80,19 @@ def check_range(
     """
     some = _some(z.reshape(-1))
     present = np.abs(some[some != 0])
-    if not present.size or options.unit != "auto":
+    if not present.size:
         return
     distance = float(np.percentile(present, 95))
+    if options.unit != "auto":
+        if not NEAREST < distance < FARTHEST:
+            logging.log_first_n(
+                logging.WARNING,
+                "%s: depth of %.4g m with --config.depth.unit=%s; is it that unit?",
+                1,
+                *(name, distance, options.unit),
+            )
+        return
     read_as = "metres" if kind == "f" else "millimetres"
-    other = "mm" if kind == "f" else "m"
     if distance >= FARTHEST:
         hint = (
             "set --config.depth.unit=mm if they are millimetres, m if they are metres"
@@ -95,12 +104,12 @@ def check_range(
             f"than a camera's; {hint}"
         )
     if distance >= FAR:
+        remedy = "set --config.depth.unit=mm" if kind == "f" else "write millimetres"
         logging.log_first_n(
             logging.WARNING,
-            "%s: depth of %.4g m, its values read as %s; if that is wrong, set "
-            "--config.depth.unit=%s",
+            "%s: depth of %.4g m, its values read as %s; if that is wrong, %s",
             1,
-            *(name, distance, read_as, other),
+            *(name, distance, read_as, remedy),
         )
 
 
@@ -110,11 +119,12 @@ def _is_foreign(value: np.number, present: Shaped[np.ndarray, " n"]) -> bool:
     if not extreme and number > 0:
         some = _some(present)
         usual = np.percentile(np.abs(some.astype(np.float64)), 95)
-        if number < _ORDER * usual and np.mean(some == value) < _FEW:
+        near = usual / _ORDERS < number < _ORDER * usual
+        if near and np.mean(some == value) < _FEW:
             return False  # a quick answer for nearly all maps
     others = present[present != value].astype(np.float64)
     if not others.size:
-        return extreme
+        return extreme or number < 0
     low, high = float(others.min()), float(others.max())
     count, gap = present.size - others.size, max(low - number, number - high)
     usual = float(np.percentile(np.abs(_some(others)), 95))
@@ -125,6 +135,8 @@ def _is_foreign(value: np.number, present: Shaped[np.ndarray, " n"]) -> bool:
         whole = not np.any(others % 1)
         if gap >= 10 if whole else low >= -number / 20:
             return True
+    if number > 0 and count > 2 and number * _ORDERS <= low:
+        return True
     repeated = count > 2 and abs(number) >= _ORDER * usual
     outlier = repeated or abs(number) >= _ORDERS * usual
     return outlier and gap > high - low

@@ -7,6 +7,7 @@ from ast_jax.data.layout import near_match
 from ast_jax.data.listing import Sample
 from ast_jax.data.walk import one_form
 from ast_jax.errors import UserError
+from ast_jax.files import expanded
 
 
 def read_names(path: str) -> tuple[str, ...]:
@@ -18,7 +19,7 @@ def read_names(path: str) -> tuple[str, ...]:
     if not path:
         return ()
     try:
-        content = Path(path).expanduser().read_bytes()
+        content = expanded(path).read_bytes()
         wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
         text = content.decode("utf-16" if wide else "utf-8-sig")
     except OSError as error:

@@ -140,7 +140,8 @@ def join_by_stem(
 
     def match(kind: str, found: FilesByStem, stem: str) -> tuple[Path, ...]:
         if stem not in by_stem[id(found)]:
-            problems.append(f"{found.folder}: no {kind} of {split}/{defect}/{stem}")
+            line = f"{found.folder}: no {kind} of {split}/{defect}/{stem}"
+            problems.append(line + _left_over(found, by_stem[id(found)]))
         return by_stem[id(found)].get(stem, ())
 
     no_truth = defect != GOOD and not (masks and masks.files)
@@ -171,6 +172,14 @@ def join_by_stem(
             )
         )
     return Listing(tuple(samples), tuple(problems))
+
+
+def _left_over(found: FilesByStem, matched: Files) -> str:
+    """Makes the end of a line about a missing file: another name that it may have."""
+    taken = {path for paths in matched.values() for path in paths}
+    left = [path for paths in found.files.values() for path in paths]
+    other = next((path for path in left if path not in taken), None)
+    return f"; is it {other.name}? Its stem must be the image's" if other else ""
 
 
 def good_only(folders: Iterable[Path]) -> list[Path]:

@@ -125,6 +125,9 @@ def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
     # It is not text, JSON or CSV, or is nested too deeply.
     except (ValueError, RecursionError, csv.Error) as error:
         raise UserError(f"{path}: not a CSV or JSONL manifest ({error})") from error
+    if not rows:
+        columns = ", ".join(COLUMNS)
+        raise UserError(f"{path}: a manifest without a line; expected {columns}")
     for number, row in rows:
         if problem := _problem(row):
             raise UserError(f"{path}:{number}: {problem}")
@@ -134,7 +137,12 @@ def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
 def _text(content: bytes) -> str:
     """Decodes UTF-8, or the UTF-16 that Windows calls Unicode."""
     wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    text = content.decode("utf-16" if wide else "utf-8-sig")
+    try:
+        text = content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        kind = "UTF-16" if wide else "UTF-8"
+        reason = f"no {kind} from byte {error.start} on; save it as UTF-8"
+        raise ValueError(reason) from error
     if "\0" in text:
         raise ValueError("it holds NUL bytes")
     return text
@@ -143,7 +151,11 @@ def _text(content: bytes) -> str:
 def _json_rows(text: str) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            yield number, json.loads(line)
+            try:
+                yield number, json.loads(line)
+            except json.JSONDecodeError as error:
+                place = f"line {number}, column {error.colno}"
+                raise ValueError(f"{place}: {error.msg}") from error
 
 
 def _csv_rows(text: str) -> Iterator[tuple[int, dict[str | None, Any]]]:

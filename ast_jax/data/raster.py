@@ -31,6 +31,9 @@ MOST_PIXELS = 500_000_000
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PHOTOMETRIC = ("MINISBLACK", "MINISWHITE", "RGB")
 _ORIENTATION = 0x0112  # EXIF tag
+# Pillow's names of how values lie, with and without turning their bytes round.
+_NATIVE = {"F;32BF": "F;32F", "I;32BS": "I;32S", "I;16BS": "I;16S"}
+_FLOAT_PREDICTOR = 3
 _JPEG_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
 # What NumPy does to stored rows and columns to bring them upright, by orientation.
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -76,6 +79,7 @@ def read_raster(content: bytes, name: str) -> Raster:
     with open_picture(content, name) as image:
         lossy = _is_lossy(image, content)
         values = _both_bytes(image, content)  # before Pillow loads it, as getexif does
+        clear = image.info.get("transparency")
         orientation = image.getexif().get(_ORIENTATION, 1)
         if values is None:
             # Else it would only be copied.
@@ -85,6 +89,8 @@ def read_raster(content: bytes, name: str) -> Raster:
         else:
             values = _UPRIGHT.get(orientation, np.asarray)(values)
         values = values if values.ndim == 3 else values[..., None]
+        if clear is not None and values.dtype != np.uint8:
+            values = _with_alpha(values, clear)
         return Raster(values, lossy, orientation in _UPRIGHT or tag in _UPRIGHT)
 
 
@@ -176,7 +182,27 @@ def _both_bytes(
     return np.asarray(image).astype(np.uint16) << 8 | low
 
 
-def _unpacked(image: ImageFile.ImageFile, mode: str) -> Shaped[np.ndarray, "h w c"]:
+def in_native_order(image: ImageFile.ImageFile) -> Shaped[np.ndarray, "h w"]:
+    """Reads a TIFF file that libtiff decompresses.
+
+    libtiff puts the bytes into this machine's order; Pillow would do so again.
+    """
+    tile = image.tile[0]
+    if tile.codec_name != "libtiff":
+        return np.asarray(image)
+    return _unpacked(image, _NATIVE.get(tile.args[0], tile.args[0]))
+
+
+def _with_alpha(
+    values: Shaped[np.ndarray, "h w c"], clear: int | tuple[int, ...]
+) -> Shaped[np.ndarray, "h w 4"]:
+    """Adds the alpha of a 16-bit PNG in which one colour is transparent."""
+    alpha = np.where((values == clear).all(axis=-1, keepdims=True), 0, 0xFFFF)
+    rgb = np.broadcast_to(values, (*values.shape[:2], 3))
+    return np.concatenate([rgb, alpha], axis=-1).astype(np.uint16)
+
+
+def _unpacked(image: ImageFile.ImageFile, mode: str) -> Shaped[np.ndarray, "h w *c"]:
     def renamed(args: object) -> object:
         return (mode, *args[1:]) if isinstance(args, tuple) else mode
 
@@ -202,6 +228,9 @@ def _by_tifffile(
             raise ValueError(f"its channels differ in bits: {bits}")
         separate = page.samplesperpixel > 1 and page.planarconfig == 2
         plain = bits <= 8 and not separate and page.sampleformat == 1
+        known = page.compression in TiffImagePlugin.COMPRESSION_INFO
+        if plain and not (known and (bits in (1, 8) or page.samplesperpixel == 1)):
+            raise codec_error(page, name)
         if plain and not file.is_bigtiff:
             return None, orientation
         photometric = getattr(page.photometric, "name", str(page.photometric))
@@ -209,11 +238,44 @@ def _by_tifffile(
             if photometric not in _PHOTOMETRIC:
                 raise ValueError(f"{photometric} of {bits} bits isn't read; store RGB")
             return _grey_or_colour(page, photometric), orientation
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, ImportError, NotImplementedError) as error:
             # Pillow has more codecs, and knows these layouts well.
-            if plain or ("imagecodecs" in str(error) and not separate and bits == 16):
+            packed = bits == 12 and page.samplesperpixel == 1 and file.byteorder == "<"
+            deep = (bits == 16 or packed) and page.sampleformat == 1
+            if (plain or (deep and lacks_codec(error))) and pillow_knows(file):
                 return None, orientation
+            if lacks_codec(error):
+                raise codec_error(page, name) from error
             raise
+
+
+def lacks_codec(error: Exception) -> bool:
+    """Whether tifffile would need another package to decompress a file."""
+    return isinstance(error, ImportError) or "imagecodecs" in str(error)
+
+
+def pillow_knows(file: tifffile.TiffFile) -> bool:
+    """Whether Pillow opens and decompresses such a file correctly."""
+    page = file.pages[0]
+    turned_big = file.is_bigtiff and file.byteorder == ">"
+    separate = page.samplesperpixel > 1 and page.planarconfig == 2
+    return (
+        page.compression in TiffImagePlugin.COMPRESSION_INFO
+        and page.predictor != _FLOAT_PREDICTOR  # libtiff ignores it with packbits
+        and not turned_big
+        and not separate
+    )
+
+
+def codec_error(page: tifffile.TiffPage, name: str) -> UserError:
+    """Makes the error about a sound TIFF file whose codec is missing."""
+    codec = getattr(page.compression, "name", str(page.compression))
+    predictor = "" if page.predictor in (1, 2) else f" and predictor {page.predictor}"
+    return UserError(
+        f"{name}: a TIFF file of {page.bitspersample} bits with compression {codec}"
+        f"{predictor}, which is not read; save it with 8, 16 or 32 bits, uncompressed "
+        "or with deflate"
+    )
 
 
 def _grey_or_colour(

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ast_jax.data.part import Sequences, join_parts
 from ast_jax.errors import UserError
+from ast_jax.files import expanded
 
 
 def write_parts(
@@ -67,7 +68,7 @@ def _write_manifest(folder: Path, parts: list[tuple[Any, Any]]) -> None:
 def _file(folder: Path, index: int, source: Any, kind: str) -> str:
     """The path of a source; writes an array to the folder, and returns that path."""
     if isinstance(source, str | os.PathLike):
-        return str(Path(source).expanduser().absolute())
+        return str(expanded(source).absolute())
     path = folder / kind / f"{index:06d}"
     path.parent.mkdir(exist_ok=True)
     if kind == "depth":

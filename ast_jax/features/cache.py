@@ -25,7 +25,7 @@ from jaxtyping import Shaped
 
 from ast_jax.errors import UserError
 from ast_jax.features.prefetch import WORKERS
-from ast_jax.files import UNFINISHED, whole, write_errors
+from ast_jax.files import UNFINISHED, read_errors, whole, write_errors
 
 FORMAT_VERSION = 2  # raise it when the same sources give other arrays
 REMEDY = (
@@ -110,11 +110,16 @@ class Store:
             file.write(_digest(path, content))
 
     def read(self, part: str) -> Shaped[np.ndarray, "..."] | None:
-        """Reads a part's array, read-only; None if the file is missing or damaged."""
+        """Reads a part's array, read-only; None if the file is missing or damaged.
+
+        Raises:
+          UserError: the system cannot read the file now, which may be temporary.
+        """
         kind, path, start = self.kind, self.path(part), len(self._header)
         try:
-            content = path.read_bytes()
-        except OSError:  # missing, or on a damaged disk
+            with read_errors(path):
+                content = path.read_bytes()
+        except FileNotFoundError:
             return None
         end = start + kind.nbytes
         checked = memoryview(content)[:end]
@@ -136,14 +141,19 @@ class Store:
         first = {part: place for place, part in reversed([*enumerate(parts)])}
         found = [part for part in first if self.path(part).name in there]
         with ThreadPoolExecutor(WORKERS) as pool:
-            intact = pool.map(lambda part: self.read(part) is not None, found)
-            damaged = [
-                part for part, fine in zip(found, intact, strict=True) if not fine
-            ]
-        for part in damaged:
-            logging.warning("%s: damaged; computed again", self.path(part))
+            reasons = [*pool.map(self._fault, found)]
+        damaged = [part for part, fault in zip(found, reasons, strict=True) if fault]
+        for fault in filter(None, reasons):
+            logging.warning("%s; computed again", fault)
         lacking = first.keys() - (set(found) - set(damaged))
         return sorted(first[part] for part in lacking)
+
+    def _fault(self, part: str) -> str:
+        """Says what is wrong with a part's existing file; "" if nothing is."""
+        try:
+            return "" if self.read(part) is not None else f"{self.path(part)}: damaged"
+        except UserError as error:  # a new file replaces it, in other sectors
+            return f"{self.path(part)}: cannot be read ({error.__cause__})"
 
     def require_room(self, parts: int) -> None:
         """Checks the free space on the disk before hours of work.

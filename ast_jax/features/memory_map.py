@@ -45,7 +45,7 @@ def _reserve(file: BinaryIO, size: int) -> None:
         try:
             return os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
     # macOS has no such call, and some network file systems refuse it.
     zeros = bytes(min(size, _BLOCK))

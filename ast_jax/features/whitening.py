@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ast_jax.errors import UserError
-from ast_jax.files import write_bytes
+from ast_jax.files import read_errors, write_bytes
 
 _SMALLEST = 1e-6  # of a channel's deviation, and of an eigenvalue
 
@@ -143,7 +143,8 @@ class BlockWhitening(NamedTuple):
         """
         try:
             # From bytes, because NumPy leaves the handle of a damaged file open.
-            content = io.BytesIO(path.read_bytes())
+            with read_errors(path):
+                content = io.BytesIO(path.read_bytes())
             with np.load(content, allow_pickle=False) as arrays:
                 count = len(arrays.files) // len(Whitening._fields)
                 return cls(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ast_jax.errors import UserError
-from ast_jax.files import write_json
+from ast_jax.files import read_text, write_json
 from ast_jax.inference.calibration import Calibration
 from ast_jax.inference.ensemble import Scale
 from ast_jax.parallel import is_main
@@ -56,7 +56,7 @@ def read_calibration(run: Run, category: str) -> tuple[Calibration | None, Scale
     path = _path(run, category)
     command = f"python evaluate.py --workdir={run.directory}"
     try:
-        tree = json.loads(path.read_text())
+        tree = json.loads(read_text(path))
         calibration = tree["calibration"]
         if calibration is not None:
             calibration = Calibration.from_dict(calibration)
@@ -68,7 +68,7 @@ def read_calibration(run: Run, category: str) -> tuple[Calibration | None, Scale
         raise UserError(
             f"{path} is missing, the run was not evaluated; run {command}"
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: damaged ({error!r}); run {command} again") from error
     return calibration, scales
 

@@ -17,7 +17,7 @@ from absl import logging
 from jaxtyping import Float
 
 from ast_jax.errors import UserError
-from ast_jax.files import write_text
+from ast_jax.files import read_text, write_text
 from ast_jax.inference.calibration import Calibration
 from ast_jax.inference.calibration_file import read_calibration
 from ast_jax.inference.monitor import ALARM, Monitor
@@ -183,12 +183,12 @@ def _answers(run: Run, category: str, calibration: Calibration) -> list[Row]:
     """The answers in the journal to predictions of the current networks."""
     path = _journal(run, category)
     try:
-        lines = path.read_text().splitlines()
+        lines = read_text(path).splitlines()
         answers = [json.loads(line) for line in lines]
         mine = [one for one in answers if _is_of(calibration, one["calibration"])]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}: damaged ({error!r}); mend or move it away, and answer again"
         ) from error

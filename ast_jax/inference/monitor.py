@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ast_jax.errors import UserError
-from ast_jax.files import write_text
+from ast_jax.files import read_text, write_errors, write_text
 from ast_jax.inference.calibration import Calibration
 
 ALARM = 100.0
@@ -212,15 +212,17 @@ class Monitor:
           UserError: the file is damaged or cannot be read.
         """
         try:
-            tree = json.loads(path.read_text())
+            tree = json.loads(read_text(path))
             if tree["calibration"] != _fingerprint(calibration):
-                path.rename(path.with_name(f"{path.name}.{tree['calibration']}"))
+                aside = path.with_name(f"{path.name}.{tree['calibration']}")
+                with write_errors(path):
+                    path.rename(aside)
                 return cls(calibration, seed)
             monitor = cls(calibration, int(tree["seed"]))
             monitor._restore(tree)
         except FileNotFoundError:
             return cls(calibration, seed)
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{path}: damaged ({error!r}); move it away and the monitor starts anew"
             ) from error

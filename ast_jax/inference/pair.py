@@ -22,7 +22,7 @@ from ast_jax.errors import UserError
 from ast_jax.features.blocks import Block
 from ast_jax.features.inputs import Inputs, Normaliser
 from ast_jax.features.whitening import BlockWhitening
-from ast_jax.files import write_json
+from ast_jax.files import read_text, write_json
 from ast_jax.models import create_student, create_teacher
 from ast_jax.models.layers import TRANSFORMED
 from ast_jax.models.ops import convolution
@@ -230,10 +230,10 @@ def _read_units(path: Path, pair: Pair) -> scoring.Units:
     if not pair.groups or not path.exists():
         return scoring.Units.none(len(pair.groups))
     try:
-        tree = json.loads(path.read_text())
+        tree = json.loads(read_text(path))
         names = scoring.Units._fields
         return scoring.Units(*(np.asarray(tree[name], np.float32) for name in names))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged ({error!r}); evaluate it again.") from error
 
 

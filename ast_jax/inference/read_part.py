@@ -89,6 +89,8 @@ def _pixels(
             fits = pixels.size and pixels.min() >= 0 and pixels.max() < 256
             pixels = pixels.astype(np.uint8) if fits else pixels  # a list has no type
         return _pixels_of_array(pixels, bit_depth)
+    if 0 in image.size:
+        raise UserError(f"image: {image.width} by {image.height} pixels")
     try:
         if content := _deep_content(image):
             return decode_image(content, "image", bit_depth)
@@ -143,8 +145,10 @@ def _array(value: Any, name: str) -> np.ndarray:
     Raises:
       UserError: that is not possible.
     """
+    if isinstance(value, np.ma.MaskedArray):
+        return value.filled(0)  # what is masked is missing, whatever lies below
     if isinstance(value, np.ndarray):
-        return value
+        return np.asarray(value)  # a matrix is always two-dimensional
     if not hasattr(value, "__array__") and not isinstance(value, Sequence):
         kind = type(value).__name__
         raise UserError(f"{name}: got {kind}, expected a file or an array")

@@ -10,7 +10,7 @@ from absl import logging
 from tqdm import tqdm
 
 from ast_jax.errors import UserError
-from ast_jax.files import write_text
+from ast_jax.files import read_text, write_text
 
 _SECONDS_BETWEEN_LINES = 10.0  # without a terminal for a bar
 
@@ -118,7 +118,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl; skips incomplete lines. [] if there is no file."""
     rows = []
     if path.is_file():
-        for line in path.read_text().splitlines():
+        for line in read_text(path).splitlines():
             with contextlib.suppress(ValueError):
                 rows.append(json.loads(line))
     return rows

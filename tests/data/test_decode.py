@@ -170,6 +170,19 @@ def test_what_is_transparent_in_a_mask_is_no_defect():
         np.testing.assert_array_equal(decode_mask(content), defect)
 
 
+def test_alpha_alone_may_draw_a_mask():
+    defect = GREY > 99
+    black = np.zeros((*GREY.shape, 3), np.uint8)
+    for drawn in (255, 100):  # a brush that is half transparent
+        alpha = np.uint8(drawn) * defect
+        for colour in (black, black + np.uint8(255)):
+            mask = decode_mask(encode(np.dstack([colour, alpha])))
+            np.testing.assert_array_equal(mask, defect)
+    for alpha in (np.uint8(255), np.uint8(0)):  # all opaque, all transparent
+        rgba = np.dstack([black, np.full(GREY.shape, alpha)])
+        assert not decode_mask(encode(rgba)).any()
+
+
 @pytest.mark.parametrize("white", [255, 120])
 @pytest.mark.parametrize("options", [{"format": "JPEG"}, {"format": "WEBP"}])
 def test_a_lossy_mask_is_what_is_nearer_to_white(options, white):

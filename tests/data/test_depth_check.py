@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from ast_jax.data import depth_check
 from ast_jax.data.decode import decode_z, z_of_array
 from ast_jax.data.depth import preprocess_depth
 from ast_jax.data.depth_options import DepthOptions
@@ -41,6 +42,7 @@ FOREIGN = {
     "int16 start": (with_value(millimetres(np.int16), -32768), "-32768"),
     "int16 -1": (with_value(millimetres(np.int16), -1), "-1"),
     "int32 end": (with_value(millimetres(np.int32), 2**31 - 1), "2147483647"),
+    "the end of 12 bits": (with_value(millimetres(), 4095), "4095"),
     "float -1": (with_value(part(), -1), "-1"),
     "-1 of a microscope": (with_value(part(4e-3, 5e-3), -1), "-1"),
     "float -9999": (with_value(part(), -9999), "-9999"),
@@ -50,6 +52,7 @@ FOREIGN = {
     "float32 end": (with_value(part(), np.finfo(np.float32).max), r"3.4028235e\+38"),
     "float16 end": (with_value(part().astype(np.float16), 65504), "65504"),
     "65535 in floats": (with_value(part(450, 500), 65535), "65535"),
+    "nothing but -1": (np.full((9, 9), -1, np.float32), "-1"),
     "nothing but 65535": (np.full((9, 9), 65535, np.uint16), "65535"),
 }
 SOUND = {
@@ -84,6 +87,31 @@ def test_once_named_it_is_missing(values):
     options = DepthOptions(unit="mm", missing=float(most_foreign))
     z = z_of_array(values, "a.npy", options)
     np.testing.assert_array_equal(z == 0, (values == most_foreign) | (values == 0))
+
+
+@pytest.mark.parametrize(
+    "values, value", [(part(), 1e-6), (millimetres(), 1)], ids=["metres", "mm"]
+)
+def test_a_number_next_to_zero_is_told(values, value):
+    values = with_value(values, value)
+    with pytest.raises(UserError, match=r"^a\.npy: .*missing=(1e-06|1),"):
+        z_of_array(values, "a.npy")
+    z = z_of_array(values, "a.npy", DepthOptions(missing=value))
+    assert z[z > 0].min() > 0.4
+
+
+@pytest.mark.parametrize("values, unit", [(part(), "mm"), (millimetres(), "m")])
+def test_a_unit_that_gives_no_cameras_distances_is_warned_of(monkeypatch, values, unit):
+    told = []
+    monkeypatch.setattr(
+        depth_check.logging,
+        "log_first_n",
+        lambda level, text, n, *values: told.append(text % values),
+    )
+    z_of_array(values, "a.npy", DepthOptions(unit=unit))
+    assert re.match(rf"a\.npy: .*--config\.depth\.unit={unit};", told[0])
+    z_of_array(values, "a.npy", DepthOptions())
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize("values", SOUND.values(), ids=SOUND)

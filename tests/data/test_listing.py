@@ -81,6 +81,13 @@ def test_two_masks_for_one_image_are_both_named(tmp_path):
     assert re.match(rf"{root}/masks/stain/part 0_mask\.png: .*part 0\.png", problem)
 
 
+def test_a_mask_by_another_name_is_pointed_at(tmp_path):
+    root = bolts(tmp_path)
+    (root / "masks/stain/part 0.png").rename(root / "masks/stain/part 0_gt.png")
+    _, (problem,) = listed(root)
+    assert re.match(rf"{root}/masks/stain: .*part 0; is it part 0_gt\.png\?", problem)
+
+
 def test_every_split_says_what_it_has_and_what_it_ignores(tmp_path, caplog):
     caplog.set_level("INFO", "absl")
     root = bolts(tmp_path)

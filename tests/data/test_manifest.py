@@ -83,6 +83,30 @@ def test_files_that_are_not_there_are_told(folder, name):
     assert re.match(r".*manifest\.jsonl:1: .*: no (such )?file", problem)
 
 
+@pytest.mark.parametrize(
+    "name, content, told",
+    [
+        (
+            "manifest.csv",
+            "image\nü.png\n".encode("latin-1"),
+            "byte 6 .*save it as UTF-8",
+        ),
+        ("manifest.jsonl", b'{"image": "a"}\n{"image": "b",}\n', "line 2, column 15"),
+    ],
+)
+def test_where_a_manifest_is_no_text_is_told(folder, name, content, told):
+    with pytest.raises(UserError, match=rf"{re.escape(name)}: .*{told}"):
+        ids(folder, content, name)
+    (folder / name).unlink()
+
+
+@pytest.mark.parametrize("text", ["", "x\n", "image,depth\n"])
+def test_a_manifest_of_nothing_is_named(tmp_path, text):
+    (tmp_path / "notes.txt").write_text(text)
+    with pytest.raises(UserError, match=r"notes\.txt: a manifest without a line"):
+        list_manifest(tmp_path / "notes.txt", depth=False)
+
+
 def test_a_link_to_nothing_is_no_manifest(tmp_path):
     (tmp_path / "manifest.csv").symlink_to(tmp_path / "gone.csv")
     with pytest.raises(UserError, match=r"manifest\.csv: a link to .*gone\.csv"):

@@ -80,7 +80,8 @@ def test_every_layout_of_tiff_holds_the_array_written(kind, layout):
         eight = rgb if kind == "u1" else rgb >> 8
         np.testing.assert_array_equal(decode_image(content), eight)
         if channels == 4:
-            opaque = expected[..., 3] > np.iinfo(kind).max // 2
+            alpha, end = expected[..., 3], np.iinfo(kind).max
+            opaque = alpha > max(alpha.max() // 2, end // 16)
             np.testing.assert_array_equal(decode_mask(content), opaque)
 
 
@@ -220,3 +221,92 @@ def test_layouts_that_nothing_reads_are_told():
     content = tiff(array, photometric="separated")
     with pytest.raises(UserError, match=re.escape("a: ")):
         decode_image(content, "a")
+
+
+def lzw(content: bytes) -> bytes:
+    """TIFF's LZW, of single bytes: the table is cleared before codes grow."""
+    codes = []
+    for start in range(0, len(content), 200):
+        codes += [256, *content[start : start + 200]]
+    bits = "".join(f"{code:09b}" for code in [*codes, 257])
+    bits += "0" * (-len(bits) % 8)
+    return int(bits, 2).to_bytes(len(bits) // 8, "big")
+
+
+def compressed(array, code: int, **options) -> bytes:
+    """A TIFF file of one strip, compressed by LZW, that says compression `code`."""
+    file = io.BytesIO(tiff(array, **options))
+    with tifffile.TiffFile(file) as written:
+        page = written.pages[0]
+        start, length = page.dataoffsets[0], sum(page.databytecounts)
+        content = lzw(file.getvalue()[start : start + length])
+        page.tags["Compression"].overwrite(code)
+        page.tags["StripOffsets"].overwrite(len(file.getvalue()))
+        page.tags["StripByteCounts"].overwrite(len(content))
+        return file.getvalue() + content
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", ["u2", "i2", "i4", "f4"])
+def test_what_only_pillow_decompresses_keeps_its_byte_order(kind, order):
+    array = RNG.integers(400, 800, SIZE).astype(kind)
+    array = (array / 1000).astype(kind) if kind == "f4" else array
+    content = compressed(array, 5, byteorder=order)
+    expected = array if kind == "f4" else array.astype(np.float32) * np.float32(1e-3)
+    np.testing.assert_array_equal(decode_z(content), expected)
+    if kind == "u2":
+        np.testing.assert_array_equal(read_raster(content, "a").values[..., 0], array)
+
+
+@pytest.mark.parametrize(
+    "kind, channels, code",
+    [
+        ("f8", 1, 5),  # LZW, of whose other types Pillow reads some
+        *(("u1", 3, code) for code in (34712, 50002)),
+        *(("u2", 3, code) for code in (34712, 50002)),
+        *(("f8", 1, code) for code in (34712, 50002)),
+    ],
+)
+def test_a_codec_that_is_not_there_is_not_called_damage(kind, channels, code):
+    content = compressed(values(kind, channels), code)
+    for read in (decode_image, decode_z):
+        with pytest.raises(UserError, match=r"^a: .*compression .*deflate") as error:
+            read(content, "a")
+        assert "damaged" not in str(error.value)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_packed_bits_are_read_or_told(bits, order):
+    array = RNG.integers(0, 1 << bits, SIZE).astype("u2")
+    every_bit = np.unpackbits(
+        array.astype(">u2").view("u1").reshape(SIZE[0], -1), axis=1
+    )
+    used = every_bit.reshape(*SIZE, 16)[..., 16 - bits :].reshape(SIZE[0], -1)
+    rows = np.packbits(used, axis=1)
+    file = io.BytesIO(tiff(rows, byteorder=order))
+    with tifffile.TiffFile(file) as written:
+        tags = written.pages[0].tags
+        tags["ImageWidth"].overwrite(SIZE[1])
+        tags["BitsPerSample"].overwrite(bits)
+    content = file.getvalue()
+    if (bits, order) == (12, "<"):
+        np.testing.assert_array_equal(read_raster(content, "a").values[..., 0], array)
+        return
+    with pytest.raises(UserError, match=rf"^a: .* {bits} bits.* 16 ") as error:
+        read_raster(content, "a")
+    assert "damaged" not in str(error.value)
+
+
+@pytest.mark.parametrize("colour, clear", [(0, 30_000), (2, (30_000, 1, 2))])
+def test_one_colour_of_a_16_bit_png_may_be_transparent(colour, clear):
+    ground = RNG.random(SIZE) < 0.5
+    array = np.where(ground[..., None], clear, 500).astype(np.uint16)
+    content = png(array, colour=colour)
+    body = struct.pack(f">{array.shape[2]}H", *np.atleast_1d(clear))
+    chunk = b"tRNS" + body
+    chunk = struct.pack(">I", len(body)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    content = content[:33] + chunk + content[33:]  # behind the header
+    np.testing.assert_array_equal(decode_mask(content), ~ground)
+    seen = np.broadcast_to(array, (*SIZE, 3))
+    np.testing.assert_array_equal(decode_image(content), seen >> 8)

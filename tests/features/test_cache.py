@@ -1,6 +1,7 @@
 """A part's array in the cache is right or missing, whatever happens."""
 
 import dataclasses
+import errno
 import os
 import re
 import resource
@@ -215,6 +216,22 @@ def test_a_file_that_is_damaged_while_in_use_is_named(tmp_path):
     np.testing.assert_array_equal(stored[[0]][0], array("a1"))
     with pytest.raises(UserError, match=f"^{re.escape(str(store.path('b2')))}: "):
         stored[np.arange(4)]
+
+
+def test_what_cannot_be_read_now_is_not_called_damaged(tmp_path, monkeypatch, caplog):
+    store = filled(tmp_path)
+    rows = cache.StoredRows(store, PARTS)
+
+    def fail(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    named = re.escape(str(store.path("a1")))
+    with pytest.raises(UserError, match=rf"^{named}: .*Input/output error"):
+        rows[:1]
+    assert store.missing(PARTS) == [0, 1, 2, 3]
+    assert "Input/output error" in caplog.text
+    assert "damaged" not in caplog.text
 
 
 def test_leftovers_of_killed_processes_go_after_a_day(tmp_path):

@@ -83,6 +83,18 @@ def test_lists_and_other_libraries_arrays_are_arrays():
         np.testing.assert_array_equal(image_of(make(PIXELS)), PIXELS)
 
 
+def test_what_is_masked_is_missing():
+    z = CLOUD[..., 2]
+    below = np.where(z > 0, z, np.float32(9))
+    np.testing.assert_array_equal(z_of(np.ma.masked_array(below, z == 0)), z)
+
+
+@pytest.mark.parametrize("image", ["a\0b.png", "x" * 5000, Image.new("RGB", (0, 3))])
+def test_what_can_be_no_picture_is_told(image):
+    with pytest.raises(UserError, match=r"a\0b|xxx|image: 0 by 3"):
+        image_of(image)
+
+
 @pytest.mark.parametrize("value", [b"bytes", [[1, 2], [3]], [["a"]], [], [[300]]])
 def test_what_is_neither_a_file_nor_an_array_is_told_by_name(value):
     with pytest.raises(UserError, match=r"^image: "):

@@ -7,6 +7,7 @@ import pytest
 
 from ast_jax import files
 from ast_jax.errors import UserError
+from ast_jax.inference import sources
 from ast_jax.inference.sources import list_sources, stream_sources
 
 
@@ -168,15 +169,26 @@ def test_a_stream_costs_the_same_for_every_line(monkeypatch):
 
     In an earlier version 4,000 lines compared 8,000,000 names.
     """
-    looked_at, key = [], files._key
+    looked_at, key, made = [], files._key, []
     monkeypatch.setattr(files, "_key", lambda path: looked_at.append(1) or key(path))
     monkeypatch.setattr(files, "_REMEMBERED", 100)
+
+    def unique(*suffixes):
+        made.append(files.UniqueNames(*suffixes))
+        return made[-1]
+
+    monkeypatch.setattr(sources, "UniqueNames", unique)
     count = 2_000
     for lines in (["current.png"] * count, [f"{n}.png" for n in range(count)]):
         looked_at.clear()
         names = {source.name for source in stream_sources(lines, None, "rgb")}
         assert len(names) == count
         assert len(looked_at) <= 5 * count
+        held = [
+            each for each in vars(made[-1]).values() if isinstance(each, set | dict)
+        ]
+        assert len(held) == 2
+        assert max(map(len, held)) <= 100  # and so constant memory
 
 
 @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
