@@ -1,17 +1,19 @@
-"""The monitor on streams: false alarms, and the delay of alarms at a change.
+"""Measures the monitor on streams: false alarms, and the delay of alarms at a change.
 
 python -m benchmarks.drift
 python -m benchmarks.drift --dataset=elpv
 python -m benchmarks.drift --run=runs/solar_plus
 
-With --dataset or --run: real good pictures, each once, in 200 random orders, as they
-are and under another lamp: grey values times --lamp, 1.1, before features. With
---dataset the cheap detector of `real_sets` learns 40 % of them, 30 % calibrate it and
-30 % follow; with --run a run's networks and calibration see the good test pictures.
+With --dataset or --run a stream has real good pictures, each once, in 200 random
+orders. They come as they are, and under another lamp: grey values times --lamp, 1.1.
+With --dataset the cheap detector of `real_sets` learns 40 % of the pictures, 30 %
+calibrate it and 30 % are the stream. With --run a run's networks and calibration see
+the good test pictures.
 
-Alone: normal scores, alpha 0.05, streams side by side in NumPy with `monitor.bets`:
-2,000 exchangeable streams of 2,000 parts, and 400 whose scores shift by half a standard
-deviation after 0, 200 or 1,000 parts and go on for 1,000 more.
+Without flags the scores are normal and alpha is 0.05; NumPy computes the streams side
+by side with `monitor.bets`. 2,000 exchangeable streams have 2,000 parts. In 400 others
+the scores shift by half a standard deviation after 0, 200 or 1,000 parts, and 1,000
+parts follow.
 """
 
 from collections.abc import Iterator

@@ -1,11 +1,12 @@
-"""Three defective pictures among 100 good ones: does a trained detector list them?
+"""Measures whether a detector lists three defective pictures among 100 good ones.
 
 python -m benchmarks.planted --dataset=elpv --workdir=runs/planted
 python -m benchmarks.planted --dataset=mvtec_ad --root=../shared/data/mvtec_ad \\
     --workdir=runs/planted
 
-AST+ with cross calibration, as configs/folder.py trains it on a folder of pictures
-that are all called good; --draws of them, each a run in DIR/<category>_<draw>.
+It trains AST+ with cross calibration, as configs/folder.py does, on a folder in which
+all pictures are labelled good. Each of --draws draws is a run in
+DIR/<category>_<draw>.
 """
 
 import sys
@@ -25,8 +26,8 @@ from benchmarks import real_sets
 GOOD_ONES, PLANTED = 100, 3
 
 
-def drawn(train_parts: Parts, test_parts: Parts, draw: int) -> list[np.ndarray]:
-    """100 good pictures, then 3 defective ones."""
+def draw_images(train_parts: Parts, test_parts: Parts, draw: int) -> list[np.ndarray]:
+    """Draws 100 good pictures, then 3 defective ones."""
     rng = np.random.default_rng([draw, 3])
     kinds = np.array(test_parts.defects)
     good = rng.permutation(len(train_parts))[:GOOD_ONES]
@@ -35,8 +36,8 @@ def drawn(train_parts: Parts, test_parts: Parts, draw: int) -> list[np.ndarray]:
     return images + [test_parts[row].image for row in defective]
 
 
-def listed(images: list[np.ndarray], folder: Path) -> list[int]:
-    """Trains on all as if they were good; the rows that stand out, the oddest first."""
+def list_odd(images: list[np.ndarray], folder: Path) -> list[int]:
+    """Trains on all images as good ones; returns the odd rows, the oddest first."""
     write_parts(folder / "parts", images, None)
     config = ast_plus(real_sets.configuration())
     config.dataset.update(name="folder", root=str(folder / "parts"), categories=())
@@ -48,7 +49,7 @@ def listed(images: list[np.ndarray], folder: Path) -> list[int]:
 
 
 def main(argv: list[str]) -> None:
-    """Prints a row a draw."""
+    """Prints a row for each draw."""
     del argv
     values = flags.FLAGS
     print("| pictures | draw | planted that are listed | good ones that are listed |")
@@ -57,7 +58,7 @@ def main(argv: list[str]) -> None:
         parts = category.parts
         for draw in range(values.draws):
             folder = Path(values.workdir) / f"{category.name}_{draw}"
-            rows = listed(drawn(parts["train"], parts["test"], draw), folder)
+            rows = list_odd(draw_images(parts["train"], parts["test"], draw), folder)
             hits = sum(row >= GOOD_ONES for row in rows)
             cells = (category.name, draw, f"{hits} of {PLANTED}", len(rows) - hits)
             print("|", " | ".join(map(str, cells)), "|", flush=True)

@@ -8,9 +8,9 @@ enough to be fitted in each of 2,000 repetitions (`real_sets`). Each repetition 
 good pictures to fit and calibrate, and decides on the other good pictures (at most 100)
 and on all defective ones.
 
-With --run it uses the trained networks of a run. Each repetition draws from the good
-pictures that they left out, as many as n good pictures would leave out, calibrates on
-them and decides on all test pictures. The interval is the exact one of their number.
+With --run it uses the trained networks of a run. From the good pictures that they left
+out, each repetition draws as many as n good pictures would leave out. It calibrates on
+them and decides on all test pictures. The interval is exact for their number.
 """
 
 import dataclasses

@@ -1,9 +1,9 @@
-"""What benchmarks of decisions share: real pictures, a cheap detector, trained runs.
+"""Real pictures, a cheap detector and trained runs, for the benchmarks of decisions.
 
-The cheap detector is a Gaussian with a shrunk covariance over one vector a picture
-(mean and maximum over the feature map, projected to 32 numbers by chance), whose
-squared Mahalanobis distance is the score. It is the cheapest that learns from its good
-pictures as the networks do, and with few it fits them as closely.
+The cheap detector is a Gaussian with a shrunk covariance over one vector per picture.
+The vector is the mean and maximum over the feature map, projected to 32 numbers by a
+random matrix. The score is the squared Mahalanobis distance. Like the networks, it
+learns from its good pictures, and fits few of them closely.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ Vectors = Float[np.ndarray, "n d"]
 
 
 def define_flags() -> None:
-    """Which pictures, and which trained runs."""
+    """Defines the flags that choose pictures and trained runs."""
     flags.DEFINE_string("dataset", "", "As dataset.name: elpv, mvtec_ad, mvtec_3d_ad.")
     flags.DEFINE_string("root", "", "As dataset.root.")
     flags.DEFINE_list("categories", [], "As dataset.categories.")
@@ -40,7 +40,7 @@ def define_flags() -> None:
 
 
 def configuration() -> ConfigDict:
-    """The flags as a configuration, in mode rgb."""
+    """Returns the flags as a configuration, in mode rgb."""
     values, config = flags.FLAGS, default()
     config.mode = "rgb"
     config.dataset.update(name=values.dataset, root=values.root)
@@ -53,11 +53,11 @@ def configuration() -> ConfigDict:
 def picture_vectors(
     category: Category, changed: Callable[[Parts], Parts] = lambda parts: parts
 ) -> tuple[Vectors, Vectors]:
-    """Of a category's good and defective pictures, of all splits, one each.
+    """Returns the vectors of a category's good and defective pictures, of all splits.
 
     Args:
       category: the pictures.
-      changed: what happens to them before the backbone sees them.
+      changed: changes the pictures before the backbone sees them.
     """
     found = {True: [], False: []}
     parts = {split: changed(parts) for split, parts in category.parts.items()}
@@ -82,7 +82,7 @@ def _project(pictures: Float[np.ndarray, "n c"]) -> Vectors:
 
 
 def fit_gaussian(train: Vectors) -> Callable[[Vectors], Float[np.ndarray, " n"]]:
-    """The score of a Gaussian that has learned from `train`."""
+    """Fits a Gaussian to `train`; returns its score function."""
     mean, covariance = train.mean(0), np.cov(train.T)
     target = np.trace(covariance) / len(covariance) * np.eye(len(covariance))
     precision = np.linalg.inv((1 - SHRINKAGE) * covariance + SHRINKAGE * target)
@@ -94,7 +94,7 @@ def fit_gaussian(train: Vectors) -> Callable[[Vectors], Float[np.ndarray, " n"]]
 
 
 def brighten(parts: Parts, factor: float) -> Parts:
-    """The same pictures under a stronger lamp: every grey value times `factor`."""
+    """Simulates a stronger lamp: multiplies every grey value by `factor`."""
 
     def read(row: int) -> Part:
         part = parts[row]
@@ -127,21 +127,21 @@ class Trained:
     calibration: Calibration
 
     def own_scores(self, parts: Parts) -> OwnScores:
-        """What the calibration compares, of any pictures."""
+        """Returns the scores that the calibration compares, of any pictures."""
         opened = dataclasses.replace(
             self.category, parts=self.category.parts | {"test": parts}
         )
         return score_test_images(self.ensemble, opened).combined["student"].own
 
     def test_parts(self, *, good: bool) -> Parts:
-        """The good or the defective ones of the test pictures."""
+        """Returns the good or the defective test pictures."""
         parts = self.category.parts["test"]
         rows = [row for row, kind in enumerate(parts.defects) if (kind == GOOD) == good]
         return parts.subset(rows)
 
 
 def open_trained(folder: str) -> Iterator[Trained]:
-    """Every category of a run that has a threshold; the run's folder stays as it is."""
+    """Yields every category of a run that has a threshold; does not change the run."""
     run = Run.open(folder)
     for category in open_categories(run.config, run):
         calibration, scales = read_calibration(run, category.name)
