@@ -132,7 +132,7 @@ def at(run, name):
     return run.directory / name
 
 
-# Each with what it is read by: what a run consists of.
+# The files of a run, each with its reader.
 @pytest.mark.parametrize(
     "name, read",
     [
@@ -141,7 +141,7 @@ def at(run, name):
         ("bolts/calibration.json", lambda run: read_calibration(run, "bolts")),
         (
             "monitor.json",
-            lambda run: Monitor.load(run.directory / "monitor.json", None),
+            lambda run: Monitor.load(at(run, "monitor.json"), CALIBRATION),
         ),
         ("white.npz", lambda run: BlockWhitening.load(at(run, "white.npz"))),
         ("metrics.jsonl", lambda run: read_rows(at(run, "metrics.jsonl"))),
