@@ -67,7 +67,7 @@ def write_errors(path: Path, remedy: str = _REMEDY) -> Iterator[None]:
 
 @contextlib.contextmanager
 def read_errors(path: Path) -> Iterator[None]:
-    """Turns an OSError inside into the user's error, which does not speak of damage.
+    """Converts an OSError inside to a UserError, which does not mention damage.
 
     Raises:
       FileNotFoundError: there is no such file.

@@ -1,7 +1,7 @@
-"""From a file's bytes to pixels: images, ground truth and depth.
+"""Decodes files of images, ground truth and depth to arrays.
 
-Whatever a camera or a publisher writes becomes the one form that the rest works on, and
-a file that cannot be decoded is named in one line.
+Every format of a camera or a publisher becomes one form, on which all other modules
+work. A file that cannot be decoded is a `UserError` with its name.
 """
 
 import io
@@ -38,12 +38,16 @@ DEFAULT_DEPTH = DepthOptions()
 
 
 def read_file(source: bytes | os.PathLike) -> bytes:
-    """Return the file's bytes (bytes pass through); raise UserError naming the file."""
+    """Returns the file's bytes, or the argument if it is bytes.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     if isinstance(source, bytes):
         return source
     try:
         return Path(source).read_bytes()
-    except (OSError, ValueError) as error:  # the latter: no file is called so
+    except (OSError, ValueError) as error:  # ValueError: no file can have the name
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{shown(source)}: cannot be read ({reason})") from error
 
@@ -51,26 +55,26 @@ def read_file(source: bytes | os.PathLike) -> bytes:
 def decode_image(
     source: bytes | os.PathLike, name: str = "", bit_depth: int = FULL_DEPTH
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Decode an image to 8-bit RGB, upright as its EXIF orientation says.
+    """Decodes an image to 8-bit RGB, upright as its EXIF orientation says.
 
-    Grey, palette and CMYK become RGB; alpha is dropped, the colour below it kept, as
-    Pillow's `convert("RGB")` and the published pipelines do.
+    Grey, palette and CMYK become RGB. Alpha is dropped and the colour below it is kept,
+    as by Pillow's `convert("RGB")` and the published pipelines.
 
     Args:
         source: the file or its bytes: PNG, JPEG, BMP, TIFF or WebP (first frame).
-        name: what an error calls it; the path when empty.
-        bit_depth: how many bits of 16 the camera fills: of these the upper 8 are kept.
+        name: the name in errors; the path when empty.
+        bit_depth: how many of 16 bits the camera fills; the upper 8 of them are kept.
 
     Raises:
-        UserError: the file is missing, truncated, or no such image, or its values have
-            more bits.
+        UserError: the file is missing, truncated or not such an image, or its values
+            have more bits.
     """
     name = name or _name(source)
     return eight_bits(read_image(read_file(source), name).values, name, bit_depth)
 
 
 def read_image(content: bytes, name: str) -> Raster:
-    """Read an image as it is stored, whole numbers of 8 or 16 bits.
+    """Reads an image as it is stored, in whole numbers of 8 or 16 bits.
 
     Raises:
         UserError: as `decode_image`.
@@ -82,17 +86,17 @@ def read_image(content: bytes, name: str) -> Raster:
 def whole_numbers(
     values: Shaped[np.ndarray, "*shape"], name: str
 ) -> UInt8[np.ndarray, "*shape"] | UInt16[np.ndarray, "*shape"]:
-    """An image's values as unsigned numbers of 8 or 16 bits.
+    """Returns an image's values as unsigned numbers of 8 or 16 bits.
 
     Raises:
-        UserError: they are no whole numbers, or beyond 16 bits.
+        UserError: a value is not a whole number, or is beyond 16 bits.
     """
     if values.dtype == np.uint8:
         return values
     if values.dtype.kind not in "iu":
         raise UserError(
-            f"{name}: floating-point grey values or the like ({values.dtype}); store 8 "
-            "or 16 bits"
+            f"{name}: its values are not whole numbers ({values.dtype}); store 8 or 16 "
+            "bits"
         )
     if values.size and (values.min() < 0 or values.max() > 0xFFFF):
         raise UserError(
@@ -104,7 +108,7 @@ def whole_numbers(
 def eight_bits(
     values: Shaped[np.ndarray, "h w c"], name: str, bit_depth: int
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """RGB of 8 bits, of an image's values of 8 or 16 bits.
+    """Returns 8-bit RGB from an image's values of 8 or 16 bits.
 
     Raises:
         UserError: a value of 16 bits is beyond `bit_depth`.
@@ -127,12 +131,12 @@ def check_bit_depth(peak: int, name: str, bit_depth: int) -> None:
         raise UserError(
             f"{name}: a value of {peak} is beyond the {bit_depth} bits that the "
             f"training images fill; train with --config.dataset.bit_depth={_bits(peak)}"
-            " if it is sound"
+            " if the value is right"
         )
 
 
 def estimate_bit_depth(peak: int) -> int:
-    """The bits of a camera whose 16-bit files hold values up to `peak`."""
+    """Returns the bits of a camera whose 16-bit files have values up to `peak`."""
     return _bits(peak) if peak else FULL_DEPTH
 
 
@@ -143,10 +147,10 @@ def _bits(peak: int) -> int:
 def decode_labels(
     source: bytes | os.PathLike, name: str = ""
 ) -> Shaped[np.ndarray, "h w"]:
-    """Decode ground truth of class numbers: that of each pixel, 0 = none.
+    """Decodes ground truth to the class number of each pixel; 0 is no class.
 
-    A palette's indices, not its colours, count; of several channels the largest; alpha
-    doesn't count.
+    The numbers are a palette's indices, or the largest value of several channels
+    without alpha.
 
     Raises:
         UserError: as `decode_image`.
@@ -157,15 +161,15 @@ def decode_labels(
 def decode_mask(
     source: bytes | os.PathLike, name: str = "", *, numbers: bool = False
 ) -> Bool[np.ndarray, "h w"]:
-    """Decode ground truth: True where any colour is above 0 and not transparent.
+    """Decodes ground truth: True where any colour is above 0 and not transparent.
 
-    Of a picture whose compression changes values, True is what is above half of its
-    largest value, if that is clearly no black.
+    If the picture's compression changes values, True is every value above half of the
+    largest one, provided that the largest one is clearly brighter than black.
 
     Args:
         source: the file or its bytes.
-        name: what an error calls it; the path when empty.
-        numbers: the values are class numbers: see `decode_labels`.
+        name: the name in errors; the path when empty.
+        numbers: the values are class numbers, see `decode_labels`.
 
     Raises:
         UserError: as `decode_image`.
@@ -206,22 +210,22 @@ def decode_z(
     *,
     checked: bool = True,
 ) -> Float32[np.ndarray, "h w"]:
-    """Decode a depth map: z in metres, 0 = missing.
+    """Decodes a depth map to z in metres; 0 is missing.
 
     Args:
-        source: the file or its bytes. TIFF or `.npy`: an organised point cloud
-            `[h, w, 3]`, of which z is the last channel, or z alone `[h, w]`; also a
-            16-bit PNG.
-        name: what an error calls it; the path when empty.
-        options: the unit, and which value is missing.
-        checked: refuse numbers that can't be distances in that unit; they need no
-            second look in prepared data.
+        source: the file or its bytes. A TIFF or `.npy` has an organised point cloud
+            `[h, w, 3]`, whose last channel is z, or z alone `[h, w]`. A 16-bit PNG has
+            z.
+        name: the name in errors; the path when empty.
+        options: the unit, and which value means missing.
+        checked: refuses numbers that cannot be distances in that unit. Prepared data
+            were checked before.
 
     Returns:
         z; NaN, which some scanners write for "missing", becomes 0.
 
     Raises:
-        UserError: the file is missing, damaged, of another shape, or holds infinities
+        UserError: the file is missing, damaged or of another shape, or has infinities
             or numbers that cannot be distances.
     """
     name = name or _name(source)
@@ -234,7 +238,7 @@ def z_of_array(
     options: DepthOptions = DEFAULT_DEPTH,
     checked: bool = True,
 ) -> Float32[np.ndarray, "h w"]:
-    """As `decode_z`, of an array in place of a file."""
+    """Does the same as `decode_z` with an array instead of a file."""
     if values.ndim == 3 and values.shape[0] == 3 != values.shape[2]:
         values = np.moveaxis(values, 0, -1)  # planar TIFF
     shape = values.shape
@@ -254,7 +258,7 @@ def z_of_array(
         missing = np.isclose(values.astype(np.float64), options.missing, 1e-6, 0)
         values = np.where(missing, values.dtype.type(0), values)
     kind = values.dtype.kind
-    with np.errstate(over="ignore"):  # beyond float32 is infinite, told below
+    with np.errstate(over="ignore"):  # too large for float32: infinite, refused below
         z = values.astype(np.float32) * np.float32(options.metres(kind))
     z = np.where(np.isnan(z), np.float32(0), z)
     if infinite := np.count_nonzero(np.isinf(z)):
@@ -271,10 +275,10 @@ def z_of_array(
 def resize_image(
     image: UInt8[np.ndarray, "h w 3"], size: int
 ) -> UInt8[np.ndarray, "{size} {size} 3"]:
-    """Resize to `size` × `size`, bilinear with antialiasing.
+    """Resizes to `size` × `size`, bilinear with antialiasing.
 
-    Done by Pillow on 8 bits, so equal to torchvision's `Resize((size, size))` on a PIL
-    image, which the authors use.
+    Pillow does it on 8 bits. So the result equals torchvision's `Resize((size, size))`
+    on a PIL image, which the authors use.
     """
     resized = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(resized)
@@ -285,7 +289,7 @@ def _name(source: bytes | os.PathLike) -> str:
 
 
 def _read_array(content: bytes, name: str) -> np.ndarray:
-    """Decode TIFF, PNG or `.npy`, told apart by their first bytes."""
+    """Decodes TIFF, PNG or `.npy`; the first bytes tell which."""
     try:
         if content.startswith(b"\x93NUMPY"):
             return _load_npy(content)
@@ -296,7 +300,7 @@ def _read_array(content: bytes, name: str) -> np.ndarray:
                 return np.asarray(image)
     except UserError:
         raise
-    # tifffile and NumPy raise many kinds on damaged bytes.
+    # tifffile and NumPy raise errors of many types on damaged bytes.
     except Exception as error:
         raise UserError(f"{name}: damaged or truncated depth ({error})") from error
     raise UserError(f"{name}: not a TIFF, PNG or .npy file with depth")
@@ -324,7 +328,7 @@ def _load_npy(content: bytes) -> np.ndarray:
         try:
             return np.load(io.BytesIO(content), allow_pickle=False)
         except SystemError:
-            # Python 3.11 now and then fails so while threads parse headers, which are
+            # Python 3.11 raises it now and then while threads parse headers, which are
             # Python's literals (https://github.com/python/cpython/issues/106905).
             attempts_left -= 1
             if not attempts_left:

@@ -1,7 +1,7 @@
-"""A picture file's values as they are stored: all bits, all colours, and its alpha.
+"""Reads a picture's values as they are stored: all bits, all colours, and alpha.
 
-Pillow reads nearly everything, but gives 16-bit colour 8 bits and reads some layouts of
-TIFF wrongly. Here 16-bit colour is read whole, and such TIFF files by tifffile.
+Pillow reads nearly all files, but cuts 16-bit colour to 8 bits and reads some layouts
+of TIFF wrongly. This module reads all 16 bits, and such TIFF files with tifffile.
 """
 
 import contextlib
@@ -31,11 +31,11 @@ MOST_PIXELS = 500_000_000
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PHOTOMETRIC = ("MINISBLACK", "MINISWHITE", "RGB")
 _ORIENTATION = 0x0112  # EXIF tag
-# Pillow's names of how values lie, with and without turning their bytes round.
+# Pillow's names of byte layouts, with and without a change of the byte order.
 _NATIVE = {"F;32BF": "F;32F", "I;32BS": "I;32S", "I;16BS": "I;16S"}
 _FLOAT_PREDICTOR = 3
 _JPEG_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
-# What NumPy does to stored rows and columns to bring them upright, by orientation.
+# Functions that turn stored rows and columns upright, by EXIF orientation.
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -51,7 +51,7 @@ class Raster(NamedTuple):
     """A picture, upright.
 
     Attributes:
-        values: grey [h, w, 1], RGB [h, w, 3] or RGBA [h, w, 4], of the stored type.
+        values: grey [h, w, 1], RGB [h, w, 3] or RGBA [h, w, 4], in the stored type.
         lossy: whether compression changed the values a little.
         turned: whether its EXIF orientation turned or mirrored it.
     """
@@ -62,14 +62,14 @@ class Raster(NamedTuple):
 
 
 def read_raster(content: bytes, name: str) -> Raster:
-    """Read a picture's colours, not its palette's indices.
+    """Reads a picture's colours; a palette's indices become colours.
 
     Args:
         content: PNG, JPEG, BMP, TIFF or WebP (first frame or page).
-        name: what an error calls it.
+        name: the name in errors.
 
     Raises:
-        UserError: it is no such picture, damaged, or has too many pixels.
+        UserError: it is not such a picture, is damaged, or has too many pixels.
     """
     tag = 1
     if content.startswith(_TIFF):
@@ -78,12 +78,12 @@ def read_raster(content: bytes, name: str) -> Raster:
             return Raster(_UPRIGHT.get(tag, np.asarray)(values), False, tag in _UPRIGHT)
     with open_picture(content, name) as image:
         lossy = _is_lossy(image, content)
-        values = _both_bytes(image, content)  # before Pillow loads it, as getexif does
+        # Before `getexif`, because that lets Pillow load the image.
+        values = _both_bytes(image, content)
         clear = image.info.get("transparency")
         orientation = image.getexif().get(_ORIENTATION, 1)
         if values is None:
-            # Else it would only be copied.
-            turned = orientation in _UPRIGHT
+            turned = orientation in _UPRIGHT  # exif_transpose copies any other image
             upright = ImageOps.exif_transpose(image) if turned else image
             values = np.asarray(colours(upright))
         else:
@@ -95,7 +95,7 @@ def read_raster(content: bytes, name: str) -> Raster:
 
 
 def read_labels(content: bytes, name: str) -> Shaped[np.ndarray, "h w"]:
-    """Read class numbers: a palette's indices, of several channels the largest.
+    """Reads class numbers: a palette's indices, or the largest of several channels.
 
     Raises:
         UserError: as `read_raster`.
@@ -109,16 +109,16 @@ def read_labels(content: bytes, name: str) -> Shaped[np.ndarray, "h w"]:
 
 @contextlib.contextmanager
 def open_picture(content: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
-    """Open an image; whatever goes wrong while it is used names the file.
+    """Opens an image; an error while it is used becomes a UserError with its name.
 
     Raises:
-        UserError: it is no picture, damaged, or has too many pixels.
+        UserError: it is not a picture, is damaged, or has too many pixels.
     """
     plugin = next((p for found, p in _PLUGINS if found(content)), None)
     if plugin is None:
         empty = "" if content else " (the file is empty)"
         raise UserError(f"{name}: not a {FORMATS} image{empty}")
-    # Not by `Image.open`, which takes sound pictures of 179 megapixels for attacks.
+    # `Image.open` would refuse sound pictures of 179 megapixels as attacks.
     with _read_errors(name), plugin(io.BytesIO(content)) as image:
         _check_size(image.width, image.height, name)
         yield image
@@ -141,12 +141,12 @@ def _check_size(width: int, height: int, name: str) -> None:
     if width * height > MOST_PIXELS:
         raise UserError(
             f"{name}: {width} by {height} pixels; at most {MOST_PIXELS // 10**6} "
-            "megapixels are read: cut or shrink it"
+            "megapixels are read; cut or shrink it"
         )
 
 
 def colours(image: Image.Image) -> Image.Image:
-    """Bring an image to grey, RGB or RGBA; what Pillow holds with more bits stays."""
+    """Converts an image to grey, RGB or RGBA; values of more than 8 bits stay."""
     if image.mode in ("L", "RGB", "RGBA", "I", "F") or image.mode.startswith("I;16"):
         if "transparency" in image.info and image.mode in ("L", "RGB"):
             return image.convert("RGBA")
@@ -161,36 +161,36 @@ def colours(image: Image.Image) -> Image.Image:
 def _both_bytes(
     image: ImageFile.ImageFile, content: bytes
 ) -> Shaped[np.ndarray, "h w c"] | None:
-    """16-bit colour, of which Pillow gives the upper bytes: its lower ones too.
+    """Returns 16-bit colour with both bytes; None if the image has no such colour.
 
-    Pillow unpacks decompressed bytes by a "raw mode". With the other byte order it
-    gives the lower byte of each value; grey with alpha is read as four bytes a pixel.
-    Whatever is no 16-bit colour gives None.
+    Pillow gives only the upper byte of each value. It unpacks decompressed bytes by a
+    "raw mode"; with the raw mode of the other byte order it gives the lower byte. Grey
+    with alpha is read as four bytes a pixel.
     """
     mode = image.tile[0].args if image.tile else None
     mode = mode[0] if isinstance(mode, tuple) else mode
     if not isinstance(mode, str) or ";16" not in mode or mode.startswith("I"):
         return None
     if mode == "LA;16B":
-        stored = _unpacked(image, "RGBA").astype(np.uint16)
+        stored = _unpack(image, "RGBA").astype(np.uint16)
         return stored[..., [0, 0, 0, 2]] << 8 | stored[..., [1, 1, 1, 3]]
     base, _, order = mode.rpartition(";16")
     native = "L" if sys.byteorder == "little" else "B"
     other = {"L": "B", "B": "L"}[native if order == "N" else order]
     again = type(image)(io.BytesIO(content))
-    low = _unpacked(again, f"{base};16{other}").astype(np.uint16)
+    low = _unpack(again, f"{base};16{other}").astype(np.uint16)
     return np.asarray(image).astype(np.uint16) << 8 | low
 
 
 def in_native_order(image: ImageFile.ImageFile) -> Shaped[np.ndarray, "h w"]:
     """Reads a TIFF file that libtiff decompresses.
 
-    libtiff puts the bytes into this machine's order; Pillow would do so again.
+    libtiff puts the bytes into this machine's order; Pillow would turn them again.
     """
     tile = image.tile[0]
     if tile.codec_name != "libtiff":
         return np.asarray(image)
-    return _unpacked(image, _NATIVE.get(tile.args[0], tile.args[0]))
+    return _unpack(image, _NATIVE.get(tile.args[0], tile.args[0]))
 
 
 def _with_alpha(
@@ -202,22 +202,22 @@ def _with_alpha(
     return np.concatenate([rgb, alpha], axis=-1).astype(np.uint16)
 
 
-def _unpacked(image: ImageFile.ImageFile, mode: str) -> Shaped[np.ndarray, "h w *c"]:
-    def renamed(args: object) -> object:
+def _unpack(image: ImageFile.ImageFile, mode: str) -> Shaped[np.ndarray, "h w *c"]:
+    def rename(args: object) -> object:
         return (mode, *args[1:]) if isinstance(args, tuple) else mode
 
-    image.tile = [tile._replace(args=renamed(tile.args)) for tile in image.tile]
+    image.tile = [tile._replace(args=rename(tile.args)) for tile in image.tile]
     return np.asarray(image)
 
 
 def _by_tifffile(
     content: bytes, name: str
 ) -> tuple[Shaped[np.ndarray, "h w c"] | None, int]:
-    """The first page where Pillow cannot be trusted, else None; its orientation."""
+    """Returns the first page's values and orientation; None for values Pillow reads."""
     try:
         file = tifffile.TiffFile(io.BytesIO(content))
         page = file.pages[0]
-    except Exception:  # of many kinds; Pillow is asked, and tells what is wrong
+    except Exception:  # of many types; Pillow tries next, and its error is reported
         return None, 1
     with _read_errors(name), file:
         tag = page.tags.get(_ORIENTATION)
@@ -239,7 +239,7 @@ def _by_tifffile(
                 raise ValueError(f"{photometric} of {bits} bits isn't read; store RGB")
             return _grey_or_colour(page, photometric), orientation
         except (ValueError, KeyError, ImportError, NotImplementedError) as error:
-            # Pillow has more codecs, and knows these layouts well.
+            # Pillow has more codecs, and reads these layouts correctly.
             packed = bits == 12 and page.samplesperpixel == 1 and file.byteorder == "<"
             deep = (bits == 16 or packed) and page.sampleformat == 1
             if (plain or (deep and lacks_codec(error))) and pillow_knows(file):
@@ -294,7 +294,7 @@ def _grey_or_colour(
 def _without_extras(
     values: Shaped[np.ndarray, "h w samples"], page: tifffile.TiffPage
 ) -> Shaped[np.ndarray, "h w c"]:
-    """Grey, RGB or RGBA of all samples of a page."""
+    """Returns grey, RGB or RGBA from all samples of a page."""
     if values.dtype == bool:
         values = values.astype(np.uint8) * np.uint8(255)
     colours = 3 if values.shape[2] >= 3 else 1

@@ -146,7 +146,7 @@ def _array(value: Any, name: str) -> np.ndarray:
       UserError: that is not possible.
     """
     if isinstance(value, np.ma.MaskedArray):
-        return value.filled(0)  # what is masked is missing, whatever lies below
+        return value.filled(0)  # a masked value is missing
     if isinstance(value, np.ndarray):
         return np.asarray(value)  # a matrix is always two-dimensional
     if not hasattr(value, "__array__") and not isinstance(value, Sequence):

@@ -63,7 +63,7 @@ def test_an_array_that_is_no_image_is_told_by_type_and_shape(image):
 
 
 def test_a_picture_of_floats_is_refused():
-    with pytest.raises(UserError, match="floating-point grey values"):
+    with pytest.raises(UserError, match="not whole numbers"):
         image_of(Image.fromarray(np.zeros((4, 4), np.float32)))
 
 
