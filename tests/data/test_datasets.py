@@ -332,7 +332,7 @@ def test_mask_that_marks_nothing_is_worth_a_warning(tmp_path, caplog):
         ("manifest.csv", "image\na.png,b.png\n", "more values than columns"),
         ("manifest.jsonl", '{"image": "a.png"', "not a CSV or JSONL manifest"),
         ("manifest.jsonl", "7\n", "expected an object"),
-        ("manifest.csv", "", "no good training image"),
+        ("manifest.csv", "", "a manifest without a line"),
     ],
 )
 def test_manifest_that_cannot_be_read_is_named(name, text, expected, tmp_path):
