@@ -2,10 +2,13 @@
 
 import numpy as np
 
+from ast_jax.features.blocks import Block
 from ast_jax.features.extract import Features
 from ast_jax.features.inputs import Inputs
 
 SIDE = 4
+# Of mode `rgb3d`, by method; the two taps stand in for one modality's.
+BLOCKS = {"ast": (), "ast_plus": (Block("rgb", 6), Block("rgb", 64))}
 
 
 def make_inputs(mode: str, n: int = 24) -> Inputs:

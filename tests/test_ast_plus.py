@@ -1,6 +1,7 @@
 """AST+ goes the whole way that AST goes: trained, calibrated, loaded, exported."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -16,7 +17,8 @@ from ast_jax.inference.ensemble import fit_units
 from ast_jax.inference.pair import load_pair
 from ast_jax.interop.export import export
 from ast_jax.models.teacher import ParallelTeacher
-from ast_jax.pipeline import evaluate_category, open_categories
+from ast_jax.pipeline import evaluate_category, open_categories, train
+from ast_jax.run import Run
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -24,6 +26,15 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, quick_compilation):
     return tiny_runs.plus(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def crossed(run, tmp_path_factory):
+    """Two seeds with two folds each, side by side on eight devices, in bfloat16."""
+    config = run.config.copy_and_resolve_references()
+    config.calibration.update(method="cross", folds=2)
+    config.train.update(seeds=(0, 1), dtype="bfloat16", batch_size=4)
+    return train(config, tmp_path_factory.mktemp("crossed") / "run")
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +116,43 @@ def test_an_exported_file_answers_as_the_detector(run, detector, tmp_path):
     outputs = jax.device_get(exported.call(inputs))
     expected = [prediction.score for prediction in detector.predict_many(given)]
     np.testing.assert_allclose(outputs["score"], expected, rtol=1e-4)
+
+
+def test_seeds_and_folds_have_whitenings_units_and_decisions_of_their_own(
+    crossed, category
+):
+    evaluated = evaluate_category(crossed, category)
+    names = crossed.members("bagel")
+    assert names == ("0/fold_0", "0/fold_1", "1/fold_0", "1/fold_1")
+    files = (crossed.whitening_file, crossed.units_file)
+    for file in files:
+        first, other, again, _ = (file("bagel", name).read_bytes() for name in names)
+        assert first != other
+        # The seeds learn the same images of a fold, by networks of their own.
+        assert (first == again) == (file == crossed.whitening_file)
+    assert evaluated.calibration.folds == 2
+    assert len(evaluated.calibration.scores) == 12
+    by_fold = evaluated.scores["student"].by_fold
+    assert by_fold.shape == (len(evaluated.parts), 2)
+    assert np.isfinite(by_fold).all() and (by_fold[:, 0] != by_fold[:, 1]).all()
+
+
+def test_a_killed_run_continues_to_the_same_parameters(crossed, tmp_path):
+    """One pair lost its student, another both networks."""
+    copied = shutil.copytree(crossed.directory, tmp_path / "run")
+    again = Run(Path(copied), crossed.config)
+    lost = {"0/fold_1": ["student"], "1/fold_0": ["student", "teacher"]}
+    for member, networks in lost.items():
+        for network in networks:
+            shutil.rmtree(again.seed_directory("bagel", member) / network)
+    train(again.config, again.directory)
+    for member in lost:
+        one, other = (
+            jax.tree.leaves(load_pair(run, "bagel", member).variables)
+            for run in (crossed, again)
+        )
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_damaged_units_and_whitenings_are_named(run):

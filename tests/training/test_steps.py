@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small_inputs import SIDE, make_inputs
+from small_inputs import BLOCKS, SIDE, make_inputs
 
 from ast_jax.models import create_student, create_teacher
 from ast_jax.parallel import DATA_AXIS, check_batch, data_mesh
@@ -19,15 +19,17 @@ def losses_on(devices: int, network: str, mode: str, config, steps: int, average
     """The losses of some steps, and Adam's state after them."""
     inputs = make_inputs(mode)
     size = {"side": SIDE, "channels": inputs.channels}
+    networks = size | {"blocks": BLOCKS[config.method]}
     samples = inputs.take(np.arange(len(inputs)))
     if network == "teacher":
-        module, loss = create_teacher(config, **size), teacher_loss(average)
+        module, loss = create_teacher(config, **networks), teacher_loss(average)
     else:
-        module = create_student(config, **size, axis_name=DATA_AXIS)
+        module = create_student(config, **networks, axis_name=DATA_AXIS)
         loss = student_loss(average)
         samples["target"] = np.tanh(samples["x"])
     mesh = data_mesh(jax.devices()[:devices])
-    state = create_states(module, config, **size, seeds=[0], network=0, mesh=mesh)
+    one = {"seeds": [0], "steps": [steps], "network": 0}
+    state = create_states(module, config, **size, **one, mesh=mesh)
     rng = np.random.default_rng(1)
     rows = rng.integers(len(inputs), size=(steps, BATCH)).astype(np.int32)
     samples, rows, count = jax.tree.map(
@@ -38,8 +40,14 @@ def losses_on(devices: int, network: str, mode: str, config, steps: int, average
 
 
 @pytest.mark.parametrize("network", ["teacher", "student"])
-@pytest.mark.parametrize(("mode", "steps"), [("rgb", 20), ("rgb3d", 20), ("3d", 5)])
-def test_losses_are_equal_on_one_and_eight_devices(network, mode, steps, config):
+@pytest.mark.parametrize(
+    ("mode", "steps", "method"),
+    [("rgb", 20, "ast"), ("rgb3d", 20, "ast_plus"), ("3d", 5, "ast")],
+)
+def test_losses_are_equal_on_one_and_eight_devices(
+    network, mode, steps, method, configs
+):
+    config = configs[method]
     one, _ = losses_on(1, network, mode, config, steps)
     eight, _ = losses_on(8, network, mode, config, steps)
     np.testing.assert_allclose(eight, one, rtol=1e-5)

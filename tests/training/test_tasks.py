@@ -1,12 +1,13 @@
 """Several categories and seeds in one program train as each one alone."""
 
 import logging
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_inputs import SIDE, make_inputs
+from small_inputs import BLOCKS, SIDE, make_inputs
 
 from ast_jax.errors import UserError
 from ast_jax.models import create_student, create_teacher
@@ -36,31 +37,43 @@ def trained(directory, network, mode, config, mesh, chosen, *, slots, epochs=1):
     """The final parameters of the chosen tasks, trained side by side."""
     examples = [examples_of(mode, network == "student")[task] for task in chosen]
     size = {"side": SIDE, "channels": examples[0].inputs.channels}
+    networks = size | {"blocks": BLOCKS[config.method]}
     if network == "teacher":
-        module, loss = create_teacher(config, **size), teacher_loss("all")
+        module, loss = create_teacher(config, **networks), teacher_loss("all")
     else:
-        module = create_student(config, **size, axis_name=DATA_AXIS)
+        module = create_student(config, **networks, axis_name=DATA_AXIS)
         loss = student_loss("all")
     tasks = [Task(seed, directory / str(seed)) for seed in chosen]
-    seeds = [*chosen, *[0] * (slots - len(chosen))]
-    states = create_states(module, config, **size, seeds=seeds, network=0, mesh=mesh)
+    idle = slots - len(chosen)
     stage = Stage(network, loss, epochs, BATCH, max(IMAGES), 10)
+    lengths = [stage.steps(len(each)) for each in examples] + [1] * idle
+    several = {"seeds": [*chosen, *[0] * idle], "steps": lengths}
+    states = create_states(module, config, **size, **several, network=0, mesh=mesh)
     states = train_stage(stage, tasks, states, examples, mesh)
     return [take_state(states, slot, mesh).params for slot in range(len(chosen))]
 
 
 def furthest(one, other) -> float:
-    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
-    return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs)
+    """Of all but a block's biases: before a batch norm their gradient is rounding."""
+    return max(
+        float(np.abs(np.asarray(a) - np.asarray(b)).max())
+        for (path, a), b in zip(
+            jax.tree.leaves_with_path(one), jax.tree.leaves(other), strict=True
+        )
+        if not re.search(r"block\d.*conv\d.*bias", jax.tree_util.keystr(path))
+    )
 
 
 @pytest.mark.parametrize("network", ["teacher", "student"])
 @pytest.mark.parametrize(
-    ("axis", "slots"), [(4, 4), (1, 3), (2, 4)], ids=["mesh", "vmap", "both"]
+    ("axis", "slots", "method"),
+    [(4, 4, "ast"), (1, 3, "ast"), (2, 4, "ast_plus")],
+    ids=["mesh", "vmap", "both"],
 )
 def test_tasks_side_by_side_are_what_each_is_alone(
-    tmp_path, network, axis, slots, config
+    tmp_path, network, axis, slots, method, configs
 ):
+    config = configs[method]
     devices = jax.devices()
     mesh = task_mesh(axis, BATCH, devices[: 4 if axis > 1 else 1])
     assert mesh.shape[TASK_AXIS] == axis
