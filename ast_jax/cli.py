@@ -95,6 +95,14 @@ def keep_compiled() -> None:
             jax.config.update(name, value)
 
 
+def traced_folder() -> Path | None:
+    """The folder of traced programs, in that of compiled ones; None without it."""
+    import jax
+
+    folder = jax.config.jax_compilation_cache_dir
+    return folder and Path(folder) / "traced"
+
+
 def _is_ours(record: LogRecord) -> bool:
     """Passes our own records, and warnings of other libraries that use absl.
 

@@ -16,6 +16,8 @@ ORDER = (
         "config_file",
         "parallel",
         "precision",
+        "parameter",
+        "platforms",
         "device_memory",
     ),
     *("run", "data", "backbones", "features", "scoring", "models", "training"),

@@ -16,6 +16,8 @@ from jaxtyping import Array, Float
 
 from ast_jax.backbones.architecture import Architecture, Block, Conv, same_pads
 from ast_jax.backbones.taps import join
+from ast_jax.parameter import parameter
+from ast_jax.platforms import by_platform
 
 Variables = Mapping[str, Mapping[str, Array | np.ndarray]]
 Pads = tuple[tuple[int, int], tuple[int, int]]
@@ -132,8 +134,8 @@ class EfficientNet(nn.Module):
 
     def _weights(self, conv: Conv) -> Weights:
         normal, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros
-        kernel = self.param(f"{conv.key}.kernel", normal, conv.shape)
-        bias = self.param(f"{conv.key}.bias", zeros, (conv.outputs,))
+        kernel = parameter(self, f"{conv.key}.kernel", normal, conv.shape)
+        bias = parameter(self, f"{conv.key}.bias", zeros, (conv.outputs,))
         return Weights(kernel, bias)
 
     def _convolve(
@@ -187,7 +189,7 @@ def extract(
         one = functools.partial(features, model, variables)
         return jax.lax.map(lambda x: one(x[None])[0], images)
 
-    return jax.lax.platform_dependent(
+    return by_platform(
         variables,
         images,
         cpu=one_by_one,

@@ -51,7 +51,10 @@ def main() -> None:
     interruptible()
     values = flags.FLAGS
     detector = Detector.load(
-        values.workdir, values.category, backbone_weights=values.backbone_weights
+        values.workdir,
+        values.category,
+        backbone_weights=values.backbone_weights,
+        traced_in=cli.traced_folder(),
     )
     if values.alpha is not None:
         detector = detector.with_alpha(values.alpha)

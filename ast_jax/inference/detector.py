@@ -30,6 +30,7 @@ from ast_jax.inference.prediction import Prediction
 from ast_jax.inference.program import Program, refuse_fork
 from ast_jax.inference.read_part import FileOrArray
 from ast_jax.inference.score_function import ScoreFunction
+from ast_jax.inference.traced import TracedPrograms
 from ast_jax.run import FULL_DEPTH, Run
 
 # A part: (image, xyz), or the one of them that the mode needs.
@@ -54,15 +55,17 @@ class Detector(ScoreFunction):
       directory: the run's folder, which a pickle needs; None if `load` has not made
         the detector.
       bit_depth: how many of 16 bits the training images use.
+      traced: programs that earlier processes traced; None if none are kept.
     """
 
     calibration: Calibration | None
     directory: Path | None = None
     bit_depth: int = FULL_DEPTH
+    traced: TracedPrograms | None = None
 
     def __post_init__(self) -> None:
         """Adds the program that runs the networks; it compiles at its first batch."""
-        object.__setattr__(self, "_program", Program(self))
+        object.__setattr__(self, "_program", Program(self, self.traced))
 
     @classmethod
     def load(
@@ -71,6 +74,7 @@ class Detector(ScoreFunction):
         category: str | None = None,
         *,
         backbone_weights: str | Path | None = None,
+        traced_in: Path | None = None,
     ) -> "Detector":
         """Opens a run; any number of devices will do.
 
@@ -79,6 +83,7 @@ class Detector(ScoreFunction):
           category: may be left out if the run has only one.
           backbone_weights: the file, if neither it nor its copy is found, see
             `backbones.run_weights`.
+          traced_in: a folder in which traced programs are kept for the next process.
 
         Raises:
           UserError: there is no such run or category, it was not evaluated yet, a
@@ -109,6 +114,7 @@ class Detector(ScoreFunction):
             calibration,
             directory=run.directory,
             bit_depth=run.reading(category).get("bit_depth", FULL_DEPTH),
+            traced=traced_in and TracedPrograms.of(run, category, traced_in),
             exaggeration=record.get("exaggeration", 1.0),
         )
 

@@ -28,6 +28,7 @@ from ast_jax.models.layers import TRANSFORMED
 from ast_jax.models.ops import convolution
 from ast_jax.models.teacher import ParallelTeacher, Teacher
 from ast_jax.parallel import data_mesh, is_main, place, replicated, split_batch, to_host
+from ast_jax.parameter import variable_shapes
 from ast_jax.run import Member, Run
 
 NETWORKS = ("student", "teacher")
@@ -125,7 +126,7 @@ def transform_kernels(
       variables: `pair.variables`, on any devices.
       shape: of the batches of features, [b, h, w, c], that become fastest.
     """
-    if jax.default_backend() != "cpu":
+    if not any(tiles(pair, shape)):  # no kernel is transformed
         return variables
     modules = {"teacher": pair.teacher, "student": pair.student}
     return variables | {
@@ -184,27 +185,27 @@ def load_pair(run: Run, category: str, seed: Member) -> Pair:
     Raises:
       UserError: it was not trained, or a checkpoint is missing or damaged.
     """
-    # These modules import Orbax and optax, so an import of Detector does without them.
+    # It imports Orbax and optax, so an import of Detector does without them.
     from ast_jax.training.checkpoints import opened
-    from ast_jax.training.state import state_template
 
     record = run.read_inputs(category, seed)
     size = {"side": record["side"], "channels": record["channels"]}
     blocks = tuple(Block(*block) for block in record.get("blocks", ()))
     teacher = create_teacher(run.config, **size, blocks=blocks)
     student = create_student(run.config, **size, blocks=blocks)
+    shape = (1, record["side"], record["side"], record["channels"])
     variables = {}
     for name, module in (("teacher", teacher), ("student", student)):
-        template = state_template(module, run.config, **size)
+        template = variable_shapes(module, shape)
         with opened(run.seed_directory(category, seed) / name) as store:
-            state = store.restore(template, replicated(data_mesh()))
-        step, last = int(state.step), _last_step(run, name, record)
+            step, restored = store.restore_variables(template, replicated(data_mesh()))
+        last = _last_step(run, name, record)
         if step < last:
             logging.warning(
                 "%s, seed %s: the %s stands at step %d of %d; train.py finishes it.",
                 *(category, seed, name, step, last),
             )
-        variables[name] = state.variables
+        variables[name] = restored
     normaliser = None
     if record["normaliser"]:
         arrays = (np.asarray(a, np.float32) for a in record["normaliser"])

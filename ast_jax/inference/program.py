@@ -3,7 +3,7 @@
 import functools
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from jaxtyping import Array
 from ast_jax.errors import UserError
 from ast_jax.inference.pair import tiles, transform_kernels
 from ast_jax.inference.score_function import ScoreFunction
+from ast_jax.inference.traced import TracedPrograms
 from ast_jax.parallel import DATA_AXIS, data_mesh, replicated, split_batch
 
 
@@ -23,9 +24,10 @@ class Program:
     Threads may share one.
     """
 
-    def __init__(self, scorer: ScoreFunction):
-        """Touches no device yet."""
-        self._scorer = scorer
+    def __init__(self, scorer: ScoreFunction, traced: TracedPrograms | None = None):
+        """Touches no device yet; `traced` spares one device the tracing."""
+        self._scorer, self._traced = scorer, traced
+        self._compiled_by_batch: dict[int, Callable] = {}
         self._lock = threading.Lock()
         # Variables by the tiles in which a CPU computes a batch.
         self._variables_by_tiles: dict[tuple, dict[str, Any]] = {}
@@ -58,7 +60,7 @@ class Program:
         batch = len(next(iter(inputs.values()))) // self.devices
         with self._lock:  # so that threads transform and compile once
             variables = self.variables_for(batch)
-            compiled = self._compiled
+            compiled = self._compiled_for(variables, on_devices, batch)
         return compiled(variables, on_devices)
 
     def variables_for(self, batch: int) -> dict[str, Any]:
@@ -94,6 +96,16 @@ class Program:
             pairs,
         )
 
+    def _compiled_for(
+        self, variables: dict[str, Any], inputs: dict[str, Array], batch: int
+    ) -> Callable:
+        if self._traced is None or self.devices > 1:
+            return self._compiled
+        if batch not in self._compiled_by_batch:
+            compiled = self._traced.compiled(self._scorer.function, (variables, inputs))
+            self._compiled_by_batch[batch] = compiled
+        return self._compiled_by_batch[batch]
+
     @functools.cached_property
     def _mesh(self) -> Mesh:
         return data_mesh()
@@ -103,7 +115,7 @@ class Program:
         return jax.device_put(self._scorer.variables, replicated(self._mesh))
 
     @functools.cached_property
-    def _compiled(self):
+    def _compiled(self) -> Callable:
         split = PartitionSpec(DATA_AXIS)
         sharded = jax.shard_map(
             self._scorer.function,

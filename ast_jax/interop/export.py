@@ -32,6 +32,7 @@ from ast_jax.data import builder_class, depth
 from ast_jax.errors import UserError
 from ast_jax.inference.calibration import Calibration
 from ast_jax.inference.detector import Detector
+from ast_jax.platforms import every_platform
 
 FORMAT = 1  # of the card and of the names in it
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -117,7 +118,8 @@ def _verdict(calibration: Calibration, outputs: Arrays) -> Arrays:
 def _stablehlo(
     function: Callable[[Arrays], Arrays], shapes: dict[str, jax.ShapeDtypeStruct]
 ) -> bytes:
-    exported = jax.export.export(jax.jit(function), platforms=PLATFORMS)(shapes)
+    with every_platform():
+        exported = jax.export.export(jax.jit(function), platforms=PLATFORMS)(shapes)
     return bytes(exported.serialize())
 
 

@@ -16,6 +16,7 @@ from onnx import helper
 from ast_jax.errors import UserError
 from ast_jax.interop.onnx_nodes import Nodes, Value, reshape_sizes
 from ast_jax.interop.onnx_rules import RULES
+from ast_jax.platforms import every_platform
 
 OPSET, IR_VERSION = 18, 10
 
@@ -60,7 +61,8 @@ def convert(
     Raises:
       UserError: the function needs a primitive that this module does not know.
     """
-    traced = jax.jit(function).trace(shapes)
+    with every_platform():
+        traced = jax.jit(function).trace(shapes)
     graph = _Graph(shapes)
     names = sorted(shapes)  # the order of the jaxpr's inputs
     results = graph.run(traced.jaxpr, names)

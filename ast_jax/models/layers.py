@@ -1,5 +1,7 @@
 """Layers: convolution, batch norm and initialisation as PyTorch's; the encoding."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from ast_jax.models.ops.convolution import Padding, convolve, transform_kernel
+from ast_jax.parameter import parameter
 
 TRANSFORMED = "transformed"
 """The Flax collection of kernels that inference has transformed ahead, for a CPU."""
@@ -59,18 +62,26 @@ class Conv(nn.Module):
         """
         d = 0 if encoding is None else encoding.shape[-1]
         k, c = self.kernel_size, x.shape[-1] + d
-        kernel = self.param("kernel", torch_kernel_init, (k, k, c, self.features))
-        bias = self.param("bias", torch_bias_init(k * k * c), (self.features,))
-        if self.is_initializing():  # the maps are not used, and are slow to trace
-            return jnp.zeros((*x.shape[:3], self.features))
+        shape = (k, k, c, self.features)
+        kernel = parameter(self, "kernel", torch_kernel_init, shape)
+        bias = parameter(self, "bias", torch_bias_init(k * k * c), (self.features,))
+        # In place of maps that are not used, because convolutions are slow to trace.
+        zeros = functools.partial(jnp.zeros, (*x.shape[:3], self.features))
+        if self.is_initializing():
+            return zeros()
         if scale is not None:
             kernel, bias = kernel * scale, bias * scale
-        if encoding is None:
-            return self._convolve(x, kernel) + bias
-        if self.encoding_first:
+        for_x = for_encoding = kernel
+        if self.encoding_first and d:
             for_encoding, for_x = jnp.split(kernel, [d], axis=2)
-        else:
+        elif d:
             for_x, for_encoding = jnp.split(kernel, [x.shape[-1]], axis=2)
+        if self.is_mutable_collection(TRANSFORMED):
+            made = transform_kernel(for_x, x.shape, self.dtype)
+            self.put_variable(TRANSFORMED, "kernel", made)
+            return zeros()
+        if encoding is None:
+            return self._convolve(x, for_x) + bias
         share = jnp.asarray(encoding)[None]
         bias = convolve(share, for_encoding, self.padding, self.dtype) + bias
         # A product with ones, because XLA sums a broadcast's gradient 8 times slower.
@@ -80,13 +91,10 @@ class Conv(nn.Module):
         return y + bias.reshape(y.shape)
 
     def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        """Uses the transformed kernel, if there is one; makes it, if asked to."""
+        """Uses the transformed kernel, if there is one."""
         transformed = None
         if self.has_variable(TRANSFORMED, "kernel"):
             transformed = self.get_variable(TRANSFORMED, "kernel")
-        elif self.is_mutable_collection(TRANSFORMED) and not self.is_initializing():
-            made = transform_kernel(kernel, x.shape, self.dtype)
-            self.put_variable(TRANSFORMED, "kernel", made)
         return convolve(x, kernel, self.padding, self.dtype, transformed)
 
 
@@ -112,8 +120,8 @@ class BatchNorm(nn.Module):
     ) -> Float[Array, "b h w c"]:
         """Normalises with the batch's statistics if `train`, else the running ones."""
         c = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (c,))
-        bias = self.param("bias", nn.initializers.zeros, (c,))
+        scale = parameter(self, "scale", nn.initializers.ones, (c,))
+        bias = parameter(self, "bias", nn.initializers.zeros, (c,))
         mean = self.variable("batch_stats", "mean", jnp.zeros, (c,))
         var = self.variable("batch_stats", "var", jnp.ones, (c,))
         if not train:

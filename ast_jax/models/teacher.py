@@ -19,6 +19,7 @@ from ast_jax.models.coupling import (
 )
 from ast_jax.models.groups import Group
 from ast_jax.models.layers import Conv, positional_encoding
+from ast_jax.parameter import parameter
 
 
 class Conditioner(nn.Module):
@@ -48,7 +49,9 @@ class Conditioner(nn.Module):
         conv1 = Conv(self.hidden, self.kernel_size, **conv, name="conv1")
         x = nn.relu(conv1(x, self.encoding))
         conv2 = Conv(self.features, self.kernel_size, **conv, name="conv2")
-        gamma = self.param("gamma", nn.initializers.zeros, (1,)) if self.gamma else None
+        gamma = None
+        if self.gamma:
+            gamma = parameter(self, "gamma", nn.initializers.zeros, (1,))
         return conv2(x, scale=gamma)
 
 
@@ -128,7 +131,8 @@ class Teacher(Flow):
         self.f2 = conditioners(outputs * first)
         if self.coupling == "additive":
             shape = (self.channels,)
-            self.log_scale = self.param("log_scale", nn.initializers.zeros, shape)
+            zeros = nn.initializers.zeros
+            self.log_scale = parameter(self, "log_scale", zeros, shape)
 
     def bijector(self) -> distrax.Bijector:
         """The flow from features x to z, over the channels of every position."""

@@ -136,13 +136,46 @@ class CheckpointStore:
           DamageError: the checkpoint is damaged, or does not fit the networks.
           UserError: there is no checkpoint, or it cannot be read now.
         """
-        step = self._manager.latest_step() if step is None else step
+        step = self._latest() if step is None else step
+        template = _placed(_arrays(state), sharding)
+        with self._checked(step, template):
+            arrays = self._manager.restore(
+                step, args=ocp.args.StandardRestore(template)
+            )
+        return state.replace(**arrays)
+
+    def restore_variables(
+        self, variables: dict[str, dict], sharding: NamedSharding
+    ) -> tuple[int, dict[str, dict]]:
+        """Returns the step and the variables of the latest checkpoint.
+
+        The optimiser's state, two thirds of a checkpoint, is not restored.
+
+        Args:
+          variables: the template: "params" and "batch_stats".
+          sharding: of every array.
+
+        Raises:
+          DamageError, UserError: as `restore`.
+        """
+        step, template = self._latest(), _placed(variables, sharding)
+        with self._checked(step, template):
+            arguments = ocp.args.PyTreeRestore(
+                item=template,
+                restore_args=ocp.checkpoint_utils.construct_restore_args(template),
+                partial_restore=True,
+            )
+            return step, self._manager.restore(step, args=arguments)
+
+    def _latest(self) -> int:
+        step = self._manager.latest_step()
         if step is None:
             raise UserError(f"{self._directory}: no checkpoint; train the run first.")
-        template = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
-            _arrays(state),
-        )
+        return step
+
+    @contextlib.contextmanager
+    def _checked(self, step: int, template: dict) -> Iterator[None]:
+        """A checkpoint is intact and fits the template; inside it may be read."""
         folder = self._directory / str(step)
         with _read_errors(folder):
             if damaged := _damaged_file(folder):
@@ -151,10 +184,7 @@ class CheckpointStore:
             # in another place.
             if foreign := _foreign_array(folder, template):
                 raise _damage(folder, f"{foreign} is not the configuration's")
-            arrays = self._manager.restore(
-                step, args=ocp.args.StandardRestore(template)
-            )
-        return state.replace(**arrays)
+            yield
 
     def resume(self, state: TrainState, sharding: NamedSharding) -> TrainState:
         """Returns the latest intact checkpoint, or `state` on the devices without any.
@@ -205,9 +235,16 @@ def _foreign_array(folder: Path, template: dict) -> str:
     another shape; "" if there is none.
     """
     saved = ocp.StandardCheckpointHandler().metadata(folder / "default").tree
-    there, wanted = _shapes(saved), _shapes(template)
+    there = _shapes({name: saved[name] for name in template if name in saved})
+    wanted = _shapes(template)
     paths = sorted(there.keys() | wanted.keys())
     return next((path for path in paths if there.get(path) != wanted.get(path)), "")
+
+
+def _placed(tree: dict, sharding: NamedSharding) -> dict:
+    return jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree
+    )
 
 
 def _shapes(tree: dict) -> dict[str, tuple[int, ...]]:

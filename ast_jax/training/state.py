@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
 from ast_jax.parallel import replicated, split_tasks
+from ast_jax.parameter import shapes_only
 
 # Fractions of the training's length and of the highest rate; PyTorch's and optax's
 # defaults.
@@ -107,33 +108,39 @@ def _apply(module: nn.Module) -> Callable:
     return module.apply
 
 
-def create_state(
-    module: nn.Module,
-    config: ConfigDict,
-    *,
-    side: int,
-    channels: int,
-    key: jax.Array,
-    steps: int | Int[Array, ""] = 1,
-) -> TrainState:
-    """Returns a new state for maps of `side` × `side` × `channels`; may be traced.
+class _Recipe(NamedTuple):
+    """What a new state is made from; equal recipes make equal states by one program."""
 
-    `steps` is the length of the training, which the one-cycle schedule needs.
-    """
-    x = jnp.zeros((1, side, side, channels))
-    variables = module.init(key, x)
+    module: nn.Module
+    optimiser: optax.GradientTransformation
+    has_cycle: bool
+    side: int
+    channels: int
+
+
+def _recipe(module: nn.Module, config: ConfigDict, side: int, channels: int) -> _Recipe:
+    has_cycle = config.train.schedule == "one_cycle"
     optimiser = create_optimiser(config.train)
+    return _Recipe(module, optimiser, has_cycle, side, channels)
+
+
+def _create_state(
+    recipe: _Recipe, key: jax.Array, steps: int | Int[Array, ""] = 1
+) -> TrainState:
+    """A new state; `steps` is the length of the training, which the cycle needs."""
+    x = jnp.zeros((1, recipe.side, recipe.side, recipe.channels))
+    variables = recipe.module.init(key, x)
     params = variables["params"]
-    opt_state = optimiser.init(params)
-    if config.train.schedule == "one_cycle":
+    opt_state = recipe.optimiser.init(params)
+    if recipe.has_cycle:
         total = jnp.asarray(steps, jnp.int32)
         opt_state = optax.tree_utils.tree_set(opt_state, total=total)
     return TrainState(
         step=jnp.zeros((), jnp.int32),  # an array, so that a checkpoint has its type
-        apply_fn=_apply(module),
+        apply_fn=_apply(recipe.module),
         params=params,
         opt_state=opt_state,
-        tx=optimiser,
+        tx=recipe.optimiser,
         batch_stats=variables.get("batch_stats", {}),
     )
 
@@ -154,15 +161,21 @@ def create_states(
     Each depends only on its seed and its number of steps. `network` is 0 for teachers
     and 1 for students, so that a teacher and its student start from different keys.
     """
-    size = {"side": side, "channels": channels}
+    recipe = _recipe(module, config, side, channels)
+    lengths = np.asarray(steps or [1] * len(seeds), np.int32)
+    create = _compile_creation(recipe, network, split_tasks(mesh))
+    return create(np.asarray(seeds, np.int32), lengths)
 
+
+@functools.cache
+def _compile_creation(
+    recipe: _Recipe, network: int, sharding: NamedSharding
+) -> Callable:
     def create_one(seed: Int[Array, ""], steps: Int[Array, ""]) -> TrainState:
         key = jax.random.split(jax.random.key(seed))[network]
-        return create_state(module, config, **size, key=key, steps=steps)
+        return _create_state(recipe, key, steps)
 
-    create = jax.jit(jax.vmap(create_one), out_shardings=split_tasks(mesh))
-    lengths = np.asarray(steps or [1] * len(seeds), np.int32)
-    return create(np.asarray(seeds, np.int32), lengths)
+    return jax.jit(jax.vmap(create_one), out_shardings=sharding)
 
 
 def take_state(states: TrainState, index: int, mesh: Mesh) -> TrainState:
@@ -202,7 +215,10 @@ def state_template(
     module: nn.Module, config: ConfigDict, *, side: int, channels: int
 ) -> TrainState:
     """A state with shapes in place of arrays: the template to restore a checkpoint."""
-    create = functools.partial(
-        create_state, module, config, side=side, channels=channels
-    )
-    return jax.eval_shape(lambda key: create(key=key), jax.random.key(0))
+    return _template(_recipe(module, config, side, channels))
+
+
+@functools.cache
+def _template(recipe: _Recipe) -> TrainState:
+    with shapes_only():
+        return jax.eval_shape(lambda: _create_state(recipe, jax.random.key(0)))

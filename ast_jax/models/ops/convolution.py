@@ -26,6 +26,8 @@ from jax import export, lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
+from ast_jax.platforms import by_platform
+
 Padding = Literal["zero", "replicate"]
 
 # The points at which Winograd's method evaluates polynomials, by their number n;
@@ -68,7 +70,7 @@ def convolve(
     if tile := best_tile(x.shape, k, dtype):
         on_cpu = functools.partial(_by_winograd, tile=tile, dtype=dtype)
     default = functools.partial(_by_library, dtype=dtype)
-    return lax.platform_dependent(padded, kernel, cpu=on_cpu, default=default)
+    return by_platform(padded, kernel, cpu=on_cpu, default=default)
 
 
 def transform_kernel(

@@ -1,0 +1,99 @@
+"""Traced programs on disk, so that the next process does not trace them again.
+
+JAX's own cache holds compiled programs, but JAX finds one only after it has traced and
+lowered the function, a fifth of the time until a first answer. A file here holds a
+traced program, as StableHLO. Its name is a digest of everything that the program is
+made from, so that no file of another program is found.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import jax
+import jaxlib
+
+import ast_jax
+from ast_jax.errors import UserError
+from ast_jax.files import write_bytes
+from ast_jax.run import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class TracedPrograms:
+    """The folder of the programs of one category of a run.
+
+    Attributes:
+      folder: it need not exist yet; files of several runs may lie in it.
+      origin: the digest of the files that the run's networks are built from.
+    """
+
+    folder: Path
+    origin: str
+
+    @classmethod
+    def of(cls, run: Run, category: str, folder: Path) -> "TracedPrograms":
+        """The programs of a category, as its files are now."""
+        paths = [run.directory / "config.json", *(run.directory / category).iterdir()]
+        for member in run.members(category):
+            paths += run.seed_directory(category, member).iterdir()
+        # A line of a .jsonl file changes no network.
+        files = (p for p in paths if p.is_file() and p.suffix in (".json", ".npz"))
+        return cls(folder, _digest(sorted(files)))
+
+    def compiled(self, function: Callable, arguments: tuple) -> Callable:
+        """Returns `function`, compiled for arguments of these shapes on one device.
+
+        Args:
+          function: pure; the run's files and the arguments determine what it does.
+          arguments: trees of arrays.
+        """
+        path = self.folder / f"{self._key(arguments)}.stablehlo"
+        exported = _read(path) or _write(path, function, arguments)
+        return jax.jit(lambda *trees: exported.call(*jax.tree.leaves(trees)))
+
+    def _key(self, arguments: tuple) -> str:
+        leaves, structure = jax.tree.flatten(arguments)
+        shapes = [(leaf.shape, str(leaf.dtype)) for leaf in leaves]
+        config = jax.config
+        settings = (config.jax_default_matmul_precision, config.jax_enable_x64)
+        parts = (self.origin, _software(), settings, str(structure), shapes)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _read(path: Path) -> jax.export.Exported | None:
+    try:
+        return jax.export.deserialize(bytearray(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except Exception:  # damaged, in any of the ways of a foreign file
+        return None
+
+
+def _write(path: Path, function: Callable, arguments: tuple) -> jax.export.Exported:
+    leaves, structure = jax.tree.flatten(arguments)
+    shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
+    on_leaves = jax.jit(lambda *leaves: function(*structure.unflatten(leaves)))
+    exported = jax.export.export(on_leaves)(*shapes)
+    with contextlib.suppress(UserError):  # the next process traces again
+        write_bytes(path, bytes(exported.serialize()))
+    return exported
+
+
+@functools.cache
+def _software() -> tuple[str, ...]:
+    """All that traces and lowers, and for which device."""
+    package = Path(ast_jax.__file__).parent
+    versions = (jax.__version__, jaxlib.__version__, jax.default_backend())
+    return (*versions, _digest(sorted(package.rglob("*.py"))))
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        content = path.read_bytes()
+        digest.update(f"{path.name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()

@@ -1,0 +1,134 @@
+"""Time from the shell's prompt to the first answer of `predict.py`, and where it goes.
+
+    python -m benchmarks.first_answer --workdir=runs/quickstart --input=PICTURE
+
+Each round is a new process that scores one picture. The first has an empty cache of
+programs; the others find what it left, and their median counts. The stages are those of
+further processes, because a clock around each takes time itself. Prints Markdown.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from absl import app, flags
+
+from ast_jax import cli
+
+ROOT = Path(__file__).parents[1]
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds that find compiled programs.")
+_CATEGORY = flags.DEFINE_string("category", None, "Needed if the run has several.")
+_STAGES = flags.DEFINE_string("stages", None, "Used inside: the folder of the output.")
+cli.define_path("workdir", "The run's folder.")
+cli.define_path("input", "A picture; its point cloud lies in xyz/ beside rgb/.")
+
+
+def main(_: list[str]) -> None:
+    """Measures, or inside the command answers with one process's stages."""
+    if _STAGES.value:
+        print(json.dumps(stages(Path(_STAGES.value))), file=sys.__stdout__)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        whole = [seconds(Path(folder), "a") for _ in range(1 + _ROUNDS.value)]
+        each = [stages_of(Path(folder), "b") for _ in range(1 + _ROUNDS.value)]
+    print("| | first time, s | again, s |\n|---|---|---|")
+    print(f"| `predict.py` | {whole[0]:.2f} | {statistics.median(whole[1:]):.2f} |")
+    for name in each[0]:
+        again = statistics.median(one[name] for one in each[1:])
+        print(f"| {name} | {each[0][name]:.2f} | {again:.2f} |")
+
+
+def environment(folder: Path, cache: str) -> dict[str, str]:
+    """Compiled programs go where no earlier process left any."""
+    return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / cache)}
+
+
+def seconds(folder: Path, cache: str) -> float:
+    """The time of one `predict.py`, from start to exit."""
+    values = flags.FLAGS
+    command = [sys.executable, str(ROOT / "predict.py"), f"--workdir={values.workdir}"]
+    command += [f"--input={values.input}", f"--output={folder / 'output'}"]
+    if _CATEGORY.value:
+        command.append(f"--category={_CATEGORY.value}")
+    start = time.perf_counter()
+    subprocess.run(
+        command, env=environment(folder, cache), check=True, capture_output=True
+    )
+    return time.perf_counter() - start
+
+
+def stages_of(folder: Path, cache: str) -> dict[str, float]:
+    """The stages of one more process, and the start of Python before them."""
+    command = [sys.executable, "-m", "benchmarks.first_answer", *sys.argv[1:]]
+    start = time.perf_counter()
+    done = subprocess.run(
+        [*command, f"--stages={folder / 'output'}"],
+        env=environment(folder, cache),
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    whole = time.perf_counter() - start
+    found = json.loads(done.stdout.splitlines()[-1])
+    return {"start and exit of Python": whole - sum(found.values())} | found
+
+
+def stages(output: Path) -> dict[str, float]:
+    """Seconds of each stage of one prediction in this process."""
+    clock = _Clock()
+    import jax
+
+    from ast_jax.inference.detector import Detector
+    from ast_jax.inference.predict_files import predict_files
+    from ast_jax.training import checkpoints  # noqa: F401  that a load imports
+
+    cli.keep_compiled()
+    clock.stop("imports")
+    jax.devices()
+    compiling: dict[str, float] = {}
+
+    def note(event: str, duration: float, **_: object) -> None:
+        name = event.rpartition("/")[2]
+        compiling[name] = compiling.get(name, 0.0) + duration
+
+    values = flags.FLAGS
+    detector = Detector.load(
+        values.workdir, _CATEGORY.value, traced_in=cli.traced_folder()
+    )
+    clock.stop("configuration, weights")
+    jax.monitoring.register_event_duration_secs_listener(note)
+    predict_files(detector, values.input, None, output)
+    clock.stop("decoding, running, files")
+    lowering = ("jaxpr_trace_duration", "jaxpr_to_mlir_module_duration")
+    clock.take("tracing, lowering", sum(compiling.get(name, 0.0) for name in lowering))
+    clock.take("compiling or its cache", compiling.get("backend_compile_duration", 0.0))
+    return clock.seconds
+
+
+class _Clock:
+    """Seconds of stages that follow each other."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def stop(self, stage: str) -> None:
+        """Ends a stage that began when the one before ended."""
+        now = time.perf_counter()
+        self.seconds[stage], self._last = now - self._last, now
+
+    def take(self, stage: str, seconds: float) -> None:
+        """Makes a part of the last stage one of its own."""
+        self.seconds["decoding, running, files"] -= seconds
+        self.seconds[stage] = seconds
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["workdir", "input"])
+    app.run(main)
