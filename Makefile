@@ -9,6 +9,10 @@ python := .venv/bin/python
 install := $(python) -m pip install --quiet --disable-pip-version-check \
   --constraint constraints.txt
 
+# A file's tests share what they train, so they stay in one worker; files go in the order
+# of tests/conftest.py.
+two_workers := -n 2 --dist=loadfile --no-loadscope-reorder
+
 .PHONY: quickstart solar test test-slow lint torch clean
 .NOTPARALLEL:
 
@@ -19,10 +23,10 @@ solar: .venv/solar.stamp  ## real pictures: solar cells, which pip brings
 	$(python) train.py --config=configs/solar.py --workdir=runs/solar
 
 test: .venv/requirements-dev.stamp  ## every test but the slow ones
-	$(python) -m pytest -n 2 -m "not slow"
+	$(python) -m pytest $(two_workers) -m "not slow"
 
 test-slow: .venv/requirements-dev.stamp
-	$(python) -m pytest -n 2 -m slow
+	$(python) -m pytest $(two_workers) -m slow
 
 lint: .venv/requirements-dev.stamp
 	$(python) -m ruff format --check

@@ -20,7 +20,9 @@ from ast_jax.report.tables import DASH
 from ast_jax.run import Run
 from configs import ablation as configuration
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures(
+    "quick_compilation", "one_device", "library_convolutions"
+)
 
 VARIANTS = (
     ("asymmetric", {}),
@@ -37,7 +39,7 @@ def config(tmp_path_factory):
     config.dataset.update(name="mvtec_3d_ad", root=str(root), image_size=64)
     config.dataset.data_dir = str(tmp_path / "cache")
     config.mode = "3d"
-    config.teacher.update(blocks=2, hidden=4, epochs=2)
+    config.teacher.update(blocks=1, hidden=4, epochs=2)
     config.student.update(blocks=1, width=8, epochs=2)
     with config.unlocked():
         config.variants = VARIANTS
@@ -45,7 +47,9 @@ def config(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ablated(config, tmp_path_factory, quick_compilation):
+def ablated(
+    config, tmp_path_factory, quick_compilation, one_device, library_convolutions
+):
     """The ablation's folder and rows."""
     directory = tmp_path_factory.mktemp("ablation")
     return directory, ablate(config, directory)

@@ -8,13 +8,15 @@ import sys
 import layouts
 import numpy as np
 import pytest
-from test_end_to_end import tiny
+from tiny_runs import tiny
 
 import ast_jax
 from ast_jax import UserError
 from ast_jax.run import Run
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures(
+    "quick_compilation", "one_device", "library_convolutions"
+)
 CLOUDS = np.stack([layouts.cloud(seed) for seed in range(12)])
 NEW = (layouts.cloud(50), layouts.cloud(51, defect=True))
 
@@ -30,7 +32,7 @@ def config(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def detector(workdir, config, quick_compilation):
+def detector(workdir, config, quick_compilation, one_device, library_convolutions):
     """From arrays, two epochs, a quarter held out; without a backbone, to be fast."""
     return ast_jax.fit(xyz=CLOUDS, workdir=workdir, config=config, alpha=0.3)
 

@@ -20,11 +20,13 @@ from ast_jax.models.teacher import ParallelTeacher
 from ast_jax.pipeline import evaluate_category, open_categories, train
 from ast_jax.run import Run
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures(
+    "quick_compilation", "one_device", "library_convolutions"
+)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, quick_compilation):
+def run(tmp_path_factory, quick_compilation, one_device, library_convolutions):
     return tiny_runs.plus(tmp_path_factory)
 
 
@@ -101,6 +103,26 @@ def test_the_detector_scores_as_evaluation_does(run, detector, category):
         np.testing.assert_allclose(
             scoring.top(jax.numpy.asarray(fine)[None]), scores.image[index], rtol=1e-3
         )
+
+
+def test_a_program_that_another_process_traced_scores_alike(
+    run, detector, tmp_path, monkeypatch
+):
+    """Ours and one that was kept; the second process does not call the networks."""
+    (part,) = parts(run, 1)
+    expected = detector.predict(*part)
+    for calls in (1, 0):
+        again = Detector.load(run.directory, traced_in=tmp_path / "traced")
+        traced = []
+        score = Detector._score
+        monkeypatch.setattr(
+            Detector, "_score", lambda *a, s=score, t=traced: t.append(a) or s(*a)
+        )
+        found = again.predict(*part)
+        monkeypatch.setattr(Detector, "_score", score)
+        assert len(traced) == calls
+        assert found.score == expected.score
+        np.testing.assert_array_equal(found.map, expected.map)
 
 
 def test_an_exported_file_answers_as_the_detector(run, detector, tmp_path):

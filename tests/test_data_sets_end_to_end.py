@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import jax
 import layouts
 import numpy as np
 import pytest
@@ -16,17 +15,9 @@ from ast_jax.evaluation.metrics import image_auroc, pixel_metrics, spro_metrics
 from ast_jax.pipeline import evaluate, train
 from ast_jax.run import Run
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    """Eight devices take longer to compile for, and no test here needs them."""
-    one = jax.devices()[:1]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "devices", lambda: one)
-        patch.setattr(jax, "local_devices", lambda: one)
-        yield
+pytestmark = pytest.mark.usefixtures(
+    "quick_compilation", "one_device", "library_convolutions"
+)
 
 
 def trained(directory: Path, name: str, root: Path, **changes) -> Run:
@@ -86,7 +77,9 @@ def test_visa_gives_each_category_and_their_mean(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def loco(tmp_path_factory, quick_compilation, one_device) -> tuple[Run, dict]:
+def loco(
+    tmp_path_factory, quick_compilation, one_device, library_convolutions
+) -> tuple[Run, dict]:
     directory = tmp_path_factory.mktemp("loco")
     root = layouts.mvtec_loco(directory / "loco", train=8)
     run = trained(directory, "mvtec_loco", root)
@@ -147,7 +140,7 @@ def test_locos_kinds_are_in_the_table_and_in_the_page(loco):
 
 
 @pytest.fixture(scope="module")
-def screw(tmp_path_factory, quick_compilation, one_device) -> Run:
+def screw(tmp_path_factory, quick_compilation, one_device, library_convolutions) -> Run:
     directory = tmp_path_factory.mktemp("screw")
     return trained(directory, "mvtec_ad", layouts.mvtec_ad(directory / "ad", train=8))
 
@@ -204,7 +197,7 @@ def test_without_any_mask_there_are_image_metrics_and_no_pixel_metrics(screw, tm
 
 
 @pytest.fixture(scope="module")
-def bolts(tmp_path_factory, quick_compilation, one_device) -> Run:
+def bolts(tmp_path_factory, quick_compilation, one_device, library_convolutions) -> Run:
     """Trained on a folder that holds nothing but good images."""
     directory = tmp_path_factory.mktemp("bolts")
     root = layouts.folder(directory / "bolts", train=10, test=False)

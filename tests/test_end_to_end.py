@@ -11,9 +11,10 @@ import layouts
 import numpy as np
 import pytest
 import tifffile
+import tiny_runs
+from tiny_runs import tiny
 
 from ast_jax import backbones, data
-from ast_jax.config import default
 from ast_jax.errors import UserError
 from ast_jax.features import category
 from ast_jax.inference.pair import load_pair
@@ -29,30 +30,15 @@ PIXEL_FIGURES = {"pixel_auroc", "pixel_auroc_192", "pixel_ap", "pixel_f1_max"} |
     f"au_pro_{limit}" for limit in (0.3, 0.1, 0.05, 0.01)
 }
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
-def tiny(tmp_path, name: str, root, **changes):
-    """A configuration that trains in seconds on a stand-in."""
-    config = default()
-    config.dataset.update(name=name, root=str(root), image_size=64)
-    config.dataset.data_dir = str(tmp_path / "cache")
-    config.backbone.name = "scattering"
-    config.teacher.update(blocks=2, hidden=4, epochs=2)
-    config.student.update(blocks=1, width=8, epochs=2)
-    config.calibration.update(alpha=0.5, fraction=0.25)
-    config.update(changes)
-    return config
+pytestmark = pytest.mark.usefixtures("quick_compilation", "library_convolutions")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, quick_compilation):
-    """An rgb3d run with two seeds on a stand-in of MVTec 3D-AD."""
-    tmp_path = tmp_path_factory.mktemp("end_to_end")
-    root = layouts.mvtec_3d_ad(tmp_path / "data", "bagel", train=12, validation=0)
-    config = tiny(tmp_path, "mvtec_3d_ad", root)
-    config.train.seeds = (0, 1)
-    run = train(config, tmp_path / "run")
+def trained(tmp_path_factory, quick_compilation, library_convolutions):
+    """An rgb3d run with two seeds on a stand-in of MVTec 3D-AD, and its results."""
+    copied = tmp_path_factory.mktemp("end_to_end") / "run"
+    shutil.copytree(tiny_runs.bagel(tmp_path_factory).directory, copied)
+    run = Run.open(copied)
     return run, evaluate(run)
 
 
@@ -142,18 +128,21 @@ def test_a_lost_teacher_of_a_finished_run_is_trained_again(trained, tmp_path):
 
 
 @pytest.mark.parametrize("changed", ["added", "removed"])
-def test_other_training_images_do_not_enter_a_trained_run(tmp_path, changed):
+def test_other_training_images_do_not_enter_a_trained_run(
+    tmp_path_factory, tmp_path, changed
+):
     """The threshold would come from images that the networks have learned."""
-    root = layouts.mvtec_ad(tmp_path / "data", "screw", train=12)
-    config = tiny(tmp_path, "mvtec_ad", root, mode="rgb")
-    run = train(config, tmp_path / "run")
+    screw = tiny_runs.screw(tmp_path_factory)
+    run = Run.open(shutil.copytree(screw.directory, tmp_path / "run"))
+    root = Path(shutil.copytree(run.config.dataset.root, tmp_path / "data"))
+    run.config.dataset.root = str(root)
     images = sorted((root / "screw" / "train" / "good").iterdir())
     if changed == "added":
         shutil.copy(images[0], images[0].with_name("999.png"))
     else:
         images[0].unlink()
     with pytest.raises(UserError, match=r"training images differ .* another --workdir"):
-        train(config, tmp_path / "run")
+        train(run.config, run.directory)
     if changed == "removed":
         with pytest.raises(UserError, match="was trained on and is not in"):
             evaluate(run)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.utils.estimator_checks import parametrize_with_checks
-from test_end_to_end import tiny
+from tiny_runs import tiny
 
 from ast_jax import api
 from ast_jax.estimator import ASTDetector

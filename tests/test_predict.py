@@ -24,11 +24,13 @@ from ast_jax.run import lock
 
 REPOSITORY = Path(__file__).parents[1]
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures(
+    "quick_compilation", "one_device", "library_convolutions"
+)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, quick_compilation):
+def run(tmp_path_factory, quick_compilation, library_convolutions):
     return tiny_runs.bagel(tmp_path_factory)
 
 

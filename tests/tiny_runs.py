@@ -1,9 +1,19 @@
-"""Runs that train in seconds, made once per session, for tests that only read them."""
+"""Runs that train in seconds, made once per session, for tests that only read them.
+
+The workers of a parallel session share them: one trains, the others open what it left.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import layouts
-from test_end_to_end import tiny
+from ml_collections import ConfigDict
+from shortcuts import library_convolutions, one_device
 
-from ast_jax.config import ast_plus
+from ast_jax.config import ast_plus, default
 from ast_jax.inference.category import calibrate_category
 from ast_jax.pipeline import open_categories, train
 from ast_jax.run import Run
@@ -11,45 +21,86 @@ from ast_jax.run import Run
 _made: dict[str, Run] = {}
 
 
+def tiny(folder: Path, name: str, root: Path | str, **changes) -> ConfigDict:
+    """A configuration that trains in seconds on a stand-in of a data set."""
+    config = default()
+    config.dataset.update(name=name, root=str(root), image_size=64)
+    config.dataset.data_dir = str(folder / "cache")
+    config.backbone.name = "scattering"
+    config.teacher.update(blocks=1, hidden=4, epochs=2)
+    config.student.update(blocks=1, width=8, epochs=2)
+    config.calibration.update(alpha=0.5, fraction=0.25)
+    config.update(changes)
+    return config
+
+
 def bagel(tmp_path_factory) -> Run:
     """RGB and 3D, two seeds, calibrated; with all options that change the input."""
-    if "bagel" not in _made:
-        folder = tmp_path_factory.mktemp("bagel")
-        root = layouts.mvtec_3d_ad(folder / "data", "bagel", train=12, validation=0)
-        config = tiny(folder, "mvtec_3d_ad", root)
-        config.dataset.feature_dtype = "float16"
-        config.train.update(seeds=(0, 1), mask="binary")
-        _made["bagel"] = _trained(config, folder / "run")
-    return _made["bagel"]
+    return _shared(tmp_path_factory, _bagel)
 
 
 def screw(tmp_path_factory) -> Run:
     """RGB alone, one seed, without held-out images."""
-    if "screw" not in _made:
-        folder = tmp_path_factory.mktemp("screw")
-        root = layouts.mvtec_ad(folder / "data", "screw", train=8)
-        config = tiny(folder, "mvtec_ad", root, mode="rgb")
-        config.calibration.fraction = 0.0
-        _made["screw"] = _trained(config, folder / "run")
-    return _made["screw"]
+    return _shared(tmp_path_factory, _screw)
 
 
 def plus(tmp_path_factory) -> Run:
     """AST+ on depth as normals: two groups a pair, one seed, calibrated."""
-    if "plus" not in _made:
-        folder = tmp_path_factory.mktemp("plus")
-        root = layouts.mvtec_3d_ad(folder / "data", "bagel", train=12, validation=0)
-        config = ast_plus(tiny(folder, "mvtec_3d_ad", root, mode="3d"))
-        config.teacher.update(blocks=1, hidden=4, epochs=2)
-        config.student.update(blocks=1, width=8, epochs=2)
-        config.train.batch_size = 8  # the simulated devices share it
-        _made["plus"] = _trained(config, folder / "run")
-    return _made["plus"]
+    return _shared(tmp_path_factory, _plus)
 
 
-def _trained(config, folder) -> Run:
-    """A run as train.py makes it, without the figures and the report."""
-    run = train(config, folder)
-    for category in open_categories(config):
-        calibrate_category(run, category)
-    return run
+def _bagel(folder: Path) -> None:
+    root = layouts.mvtec_3d_ad(folder / "data", "bagel", train=12, validation=0)
+    config = tiny(folder, "mvtec_3d_ad", root)
+    config.dataset.feature_dtype = "float16"
+    config.train.update(seeds=(0, 1), mask="binary")
+    _train(config, folder / "run")  # on eight devices: two seeds, four a batch
+
+
+def _screw(folder: Path) -> None:
+    root = layouts.mvtec_ad(folder / "data", "screw", train=8)
+    config = tiny(folder, "mvtec_ad", root, mode="rgb")
+    config.calibration.fraction = 0.0
+    with one_device():
+        _train(config, folder / "run")
+
+
+def _plus(folder: Path) -> None:
+    root = layouts.mvtec_3d_ad(folder / "data", "bagel", train=12, validation=0)
+    config = ast_plus(tiny(folder, "mvtec_3d_ad", root, mode="3d"))
+    config.teacher.update(blocks=1, hidden=4, epochs=2)
+    config.student.update(blocks=1, width=8, epochs=2)
+    config.train.batch_size = 8
+    with one_device():
+        _train(config, folder / "run")
+
+
+def _train(config: ConfigDict, folder: Path) -> None:
+    """As train.py leaves it, without the figures and the report."""
+    with library_convolutions():
+        run = train(config, folder)
+        for category in open_categories(config):
+            calibrate_category(run, category)
+
+
+def _shared(tmp_path_factory, make: Callable[[Path], None]) -> Run:
+    name = make.__name__
+    if name not in _made:
+        folder = _of_all_workers(tmp_path_factory) / f"run{name}"
+        finished = folder / "finished"
+        with folder.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not finished.exists():
+                shutil.rmtree(
+                    folder, ignore_errors=True
+                )  # a worker that failed left it
+                folder.mkdir()
+                make(folder)
+                finished.touch()
+        _made[name] = Run.open(folder / "run")
+    return _made[name]
+
+
+def _of_all_workers(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder

@@ -8,7 +8,7 @@ import jax
 import layouts
 import numpy as np
 import pytest
-from test_end_to_end import tiny
+from tiny_runs import tiny
 
 from ast_jax import Detector
 from ast_jax.errors import UserError
@@ -17,11 +17,13 @@ from ast_jax.interop.export import model_card, whole
 from ast_jax.pipeline import evaluate_category, open_categories, train
 from ast_jax.run import Run
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures(
+    "quick_compilation", "one_device", "library_convolutions"
+)
 
 
 @pytest.fixture(scope="module")
-def crossed(tmp_path_factory, quick_compilation):
+def crossed(tmp_path_factory, quick_compilation, one_device, library_convolutions):
     """A run of three folds of 13 images, and what evaluation found."""
     folder = tmp_path_factory.mktemp("cross")
     root = layouts.mvtec_3d_ad(folder / "data", "bagel", train=13, validation=0)

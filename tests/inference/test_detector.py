@@ -26,11 +26,11 @@ from ast_jax.inference.program import Program
 from ast_jax.inference.score_map import map_at
 from ast_jax.pipeline import evaluate_category, open_categories
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("quick_compilation", "library_convolutions")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, quick_compilation):
+def run(tmp_path_factory, quick_compilation, library_convolutions):
     return tiny_runs.bagel(tmp_path_factory)
 
 
@@ -40,7 +40,7 @@ def detector(run):
 
 
 @pytest.fixture(scope="module")
-def rgb(tmp_path_factory, quick_compilation):
+def rgb(tmp_path_factory, quick_compilation, library_convolutions):
     return tiny_runs.screw(tmp_path_factory)
 
 

@@ -23,8 +23,8 @@ def test_transformed_kernels_score_as_the_plain_ones(
         convolution, "_KERNEL_COST", 0
     )  # otherwise no kernel is transformed for such small maps
     settings = config.default()
-    settings.student.update(kind=kind, width=8)
-    settings.teacher.hidden = 4
+    settings.student.update(kind=kind, blocks=1, width=8)
+    settings.teacher.update(blocks=1, hidden=4)
     settings.train.dtype = dtype
     x = jax.random.normal(jax.random.key(0), (2, SIDE, SIDE, CHANNELS))
     modules = [
@@ -32,7 +32,7 @@ def test_transformed_kernels_score_as_the_plain_ones(
         for create in (create_teacher, create_student)
     ]
     variables = {
-        name: module.init(jax.random.key(1), x)
+        name: jax.jit(module.init)(jax.random.key(1), x)
         for name, module in zip(("teacher", "student"), modules, strict=True)
     }
     pair = Pair(*modules, variables)

@@ -35,7 +35,7 @@ def random_parameters(teacher: Teacher, scale: float = 1.0):
 
 @pytest.fixture(scope="module", params=[32, 0], ids=["encoded", "unencoded"])
 def flow(request, quick_compilation):
-    teacher = Teacher(*SHAPE[1:], hidden=8, encoding_channels=request.param)
+    teacher = Teacher(*SHAPE[1:], blocks=2, hidden=8, encoding_channels=request.param)
     return teacher, random_parameters(teacher)
 
 

@@ -70,17 +70,20 @@ def test_ranges_are_taken_side_by_side():
 
 def networks(fusion: str):
     config = ast_plus(default())
-    config.fusion, config.teacher.hidden, config.student.width = fusion, 4, 4
+    config.fusion = fusion
+    config.teacher.update(blocks=2, hidden=4)
+    config.student.update(blocks=1, width=4)
     size = {"side": 4, "channels": 10, "blocks": BOTH}
     pair = create_teacher(config, **size), create_student(config, **size)
     x = jax.random.normal(jax.random.key(1), (2, 4, 4, 10))
-    variables = [jax.jit(net.init)(jax.random.key(0), x) for net in pair]
+    variables = [jax.eval_shape(net.init, jax.random.key(0), x) for net in pair]
     rng = np.random.default_rng(0)
 
-    def draw(leaf):
-        return jnp.asarray(rng.uniform(-0.2, 0.2, leaf.shape), leaf.dtype)
+    def draw(path, leaf):
+        low = 0.1 if path[-1].key == "var" else -0.2
+        return jnp.asarray(rng.uniform(low, 0.2, leaf.shape), leaf.dtype)
 
-    drawn = [one | {"params": jax.tree.map(draw, one["params"])} for one in variables]
+    drawn = [jax.tree.map_with_path(draw, one) for one in variables]
     return *zip(pair, drawn, strict=True), x
 
 

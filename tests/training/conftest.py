@@ -6,14 +6,14 @@ from ast_jax.config import ast_plus, default
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick(quick_compilation):
+def quick(quick_compilation, library_convolutions):
     """For every test here."""
 
 
 @pytest.fixture
 def config():
     config = default()
-    config.teacher.update(blocks=2, hidden=4, epochs=2)
+    config.teacher.update(blocks=1, hidden=4, epochs=2)
     config.student.update(blocks=1, width=8, epochs=2)
     return config
 

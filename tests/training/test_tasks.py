@@ -127,7 +127,7 @@ def test_targets_of_several_teachers_are_each_ones_own(tmp_path, config):
     for slot, (each, target) in enumerate(zip(inputs, targets, strict=True)):
         params = take_state(states, slot, mesh).params
         x = jnp.asarray(each.take(np.arange(len(each)))["x"])
-        expected = module.apply({"params": params}, x)[0]
+        expected = jax.jit(module.apply)({"params": params}, x)[0]
         np.testing.assert_allclose(target, expected, atol=1e-5)
 
 
