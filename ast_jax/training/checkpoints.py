@@ -1,11 +1,10 @@
 """Orbax checkpoints of one training stage, each with digests of its files.
 
 Orbax commits a checkpoint whole or not at all, but does not notice when bytes of its
-arrays change on disk afterwards. The digests, which are committed with it, show that.
+arrays change on disk afterwards. The digests, which it commits with them, show that.
 """
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -17,11 +16,10 @@ from absl import logging
 from jax.sharding import NamedSharding
 
 from ast_jax.errors import UserError
+from ast_jax.training.digests import damaged_file, write_digests
 from ast_jax.training.state import TrainState
 
-_DIGESTS = "digests.json"
 _LOSSES = "losses.json"
-_REWRITTEN = "_CHECKPOINT_METADATA"  # by the commit; holds times, no array
 
 # Orbax warns of every folder that it is asked only to read.
 logging.get_absl_logger().addFilter(
@@ -98,7 +96,7 @@ class CheckpointStore:
         """
         folder = self._directory / str(step)
         with _read_errors(folder):
-            return step in self.steps() and _damaged_file(folder) is None
+            return step in self.steps() and damaged_file(folder) is None
 
     def losses(self, step: int) -> list[float]:
         """The losses that `save` stored with a checkpoint."""
@@ -175,10 +173,10 @@ class CheckpointStore:
 
     @contextlib.contextmanager
     def _checked(self, step: int, template: dict) -> Iterator[None]:
-        """A checkpoint is intact and fits the template; inside it may be read."""
+        """Checks that a checkpoint is intact and fits the template, before use."""
         folder = self._directory / str(step)
         with _read_errors(folder):
-            if damaged := _damaged_file(folder):
+            if damaged := damaged_file(folder):
                 raise _damage(folder, f"{damaged} is not what was saved")
             # Without this check Orbax fails in a thread, and its error shows up later
             # in another place.
@@ -227,7 +225,7 @@ class CheckpointStore:
         """Adds losses and digests; Orbax calls this in its thread before the commit."""
         for folder in self._directory.glob("*.orbax-checkpoint-tmp"):
             (folder / _LOSSES).write_text(json.dumps(self._losses))
-            (folder / _DIGESTS).write_text(json.dumps(_digests(folder), indent=1))
+            write_digests(folder)
 
 
 def _foreign_array(folder: Path, template: dict) -> str:
@@ -255,35 +253,6 @@ def _shapes(tree: dict) -> dict[str, tuple[int, ...]]:
         jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
         for path, leaf in leaves
     }
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    """BLAKE2b of each file, by its path below the folder."""
-    return {
-        path.relative_to(folder).as_posix(): _digest(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != _REWRITTEN
-    }
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
-
-
-def _damaged_file(folder: Path) -> str | None:
-    """The first file of a checkpoint that is not what was saved, None if all are."""
-    try:
-        digests = json.loads((folder / _DIGESTS).read_text())
-    except FileNotFoundError:  # written by an earlier version
-        return None
-    except ValueError:
-        return _DIGESTS
-    for name, digest in digests.items():
-        path = folder / name
-        if not path.is_file() or _digest(path) != digest:
-            return name
-    return None
 
 
 def _arrays(state: TrainState) -> dict:

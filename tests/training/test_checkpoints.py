@@ -13,7 +13,7 @@ from small_disk import mounted
 
 from ast_jax.errors import UserError
 from ast_jax.parallel import data_mesh, replicated
-from ast_jax.training import checkpoints
+from ast_jax.training import checkpoints, digests
 from ast_jax.training.checkpoints import CheckpointStore, DamageError, opened
 from ast_jax.training.state import TrainState
 
@@ -79,7 +79,7 @@ def test_without_a_checkpoint_a_stage_starts_from_the_state(tmp_path, sharding):
 def test_orbax_alone_would_not_notice_a_flipped_bit(folder, sharding, monkeypatch):
     """The reason for our digests; if this fails, Orbax has its own, and ours can go."""
     flip(folder, 20)
-    monkeypatch.setattr(checkpoints, "_damaged_file", lambda folder: None)
+    monkeypatch.setattr(checkpoints, "damaged_file", lambda folder: None)
     with opened(folder) as store:
         assert not equal(store.restore(make_state(0), sharding), make_state(20))
 
@@ -112,7 +112,7 @@ def test_an_error_that_may_pass_is_no_damage(
 
     with CheckpointStore(folder) as store, monkeypatch.context() as broken:
         if where == "digests":
-            broken.setattr(checkpoints, "_digest", fail)
+            broken.setattr(digests, "_digest", fail)
         else:
             broken.setattr(store._manager, "restore", fail)
         for read in (store.resume, store.restore):
