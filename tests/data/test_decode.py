@@ -1,9 +1,6 @@
-import gc
 import io
 import os
 import struct
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -324,29 +321,3 @@ def test_resize_equals_the_antialiased_triangle_filter():
 
     expected = np.einsum("yi,xj,ijc->yxc", matrix(30), matrix(50), image.astype(float))
     assert np.abs(resize_image(image, size) - expected).max() <= 1.01
-
-
-@pytest.fixture
-def interrupted_often():
-    """Garbage is collected, and threads take turns, at nearly every step."""
-
-    def collected(phase, info):
-        for _ in range(200):
-            pass
-
-    threshold, interval = gc.get_threshold(), sys.getswitchinterval()
-    gc.callbacks.append(collected)
-    gc.set_threshold(50)
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(interval)
-    gc.set_threshold(*threshold)
-    gc.callbacks.remove(collected)
-
-
-def test_threads_read_numpys_files_at_a_time(interrupted_often):
-    """Python 3.11's parser, which reads their headers, fails where threads meet."""
-    content = npy(POINTS)
-    with ThreadPoolExecutor(4) as pool:
-        read = list(pool.map(decode_z, [content] * 4_000))
-    assert all(np.array_equal(z, read[0]) for z in read)
