@@ -237,7 +237,7 @@ def small(config: ConfigDict) -> ConfigDict:
     """Returns the configuration with narrow networks and few epochs, for a laptop."""
     config = ConfigDict(config.to_dict())
     config.update_from_flattened_dict(_SMALL)
-    return config
+    return config.lock()  # as `default`
 
 
 def ast_plus(config: ConfigDict) -> ConfigDict:
