@@ -61,6 +61,5 @@ def quick_compilation():
 
     Do not use it for comparisons with recorded arrays, because it changes rounding.
     """
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    with shortcuts.quick_compilation():
+        yield

@@ -8,6 +8,15 @@ import pytest
 
 
 @contextlib.contextmanager
+def quick_compilation() -> Iterator[None]:
+    """Programs are hardly optimised; their rounding is another one."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@contextlib.contextmanager
 def one_device() -> Iterator[None]:
     """Code sees one of the eight simulated devices."""
     one = jax.devices()[:1]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import layouts
 from ml_collections import ConfigDict
-from shortcuts import library_convolutions, one_device
+from shortcuts import library_convolutions, one_device, quick_compilation
 
 from ast_jax.config import ast_plus, default
 from ast_jax.inference.category import calibrate_category
@@ -77,7 +77,7 @@ def _plus(folder: Path) -> None:
 
 def _train(config: ConfigDict, folder: Path) -> None:
     """As train.py leaves it, without the figures and the report."""
-    with library_convolutions():
+    with library_convolutions(), quick_compilation():
         run = train(config, folder)
         for category in open_categories(config):
             calibrate_category(run, category)

@@ -106,7 +106,7 @@ def process(request, monkeypatch):
     monkeypatch.setattr(parallel.jax, "process_count", lambda: 2)
     monkeypatch.setattr(parallel.jax, "process_index", lambda: request.param)
     monkeypatch.setattr(
-        parallel, "agreed", lambda value: said[0] if said else said.append(value)
+        parallel, "agree", lambda value: said[0] if said else said.append(value)
     )
     return request.param, said
 
