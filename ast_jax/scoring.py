@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 LossAverage = Literal["all", "foreground"]
 
@@ -60,11 +60,27 @@ def hard_distance(
       share: the share of an image's positions, above 0 and at most 1.
     """
     squares = foreground[..., None] * jnp.square(z - z_student)
-    by_channel = jnp.moveaxis(squares.reshape(len(z), -1, z.shape[-1]), 1, 2)
-    count = max(1, round(share * by_channel.shape[-1]))
-    bounds = lax.top_k(lax.stop_gradient(by_channel), count)[0][..., -1]
-    hard = squares >= bounds[:, None, None]
+    count = max(1, round(share * squares[0, ..., 0].size))
+    hard = squares >= _kth_largest(lax.stop_gradient(squares), count)
     return jnp.where(hard, squares, 0).mean(-1) / share
+
+
+def _kth_largest(
+    values: Float[Array, "b h w c"], count: int
+) -> Float[Array, "b 1 1 c"]:
+    """The value that `count` positions of an image reach, to 2⁻¹⁶ of the largest.
+
+    Halving an interval takes a CPU 1.4 ms where a sort takes 70 (4×24×24×304).
+    """
+
+    def halve(_: Int[Array, ""], bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bounds
+        middle = (low + high) / 2
+        reached = (values >= middle).sum((1, 2), keepdims=True) >= count
+        return jnp.where(reached, middle, low), jnp.where(reached, high, middle)
+
+    high = values.max((1, 2), keepdims=True)
+    return lax.fori_loop(0, 16, halve, (jnp.zeros_like(high), high))[0]
 
 
 def loss_terms(
