@@ -32,6 +32,8 @@ def define_flags() -> None:
 
 def main() -> None:
     """Evaluates."""
+    from ast_jax.errors import UserError
+    from ast_jax.files import expanded
     from ast_jax.pipeline import evaluate
     from ast_jax.run import Run
 
@@ -41,6 +43,11 @@ def main() -> None:
     config = run.config.copy_and_resolve_references()
     if values.dataset_root is not None:
         config.dataset.root = str(values.dataset_root)
+    elif (root := config.dataset.root) and not expanded(root).exists():
+        raise UserError(
+            f"{root}: the run's data are not there any more; give their new place with "
+            "--dataset_root=FOLDER"
+        )
     if values.backbone_weights is not None:
         config.backbone.weights = str(values.backbone_weights)
     evaluate(run, config, save_maps=values.save_maps, recalibrate=values.recalibrate)

@@ -167,14 +167,18 @@ def training(histories: Histories) -> str | None:
 
 def left_out(
     scores: Float[np.ndarray, " n"], odd: Bool[np.ndarray, " n"], threshold: float
-) -> str:
+) -> str | None:
     """The scores of good images that training left out; one of them is the threshold.
+
+    None without such images: those that set the threshold may lie elsewhere.
 
     Args:
       scores: their image scores.
       odd: True for images that stand out.
       threshold: a part with a higher score is anomalous.
     """
+    if not scores.size:
+        return None
     order = np.argsort(scores, kind="stable")
     values, odd, ranks = scores[order], odd[order], np.arange(1, scores.size + 1)
     sets = int(np.argmin(np.abs(values - threshold)))
