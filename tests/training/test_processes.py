@@ -7,33 +7,42 @@ import subprocess
 import sys
 from pathlib import Path
 
+import layouts
 import pytest
 
 from ast_jax import parallel
 from ast_jax.errors import UserError
 
 REPOSITORY = Path(__file__).parents[2]
-TINY = [
-    "--config=configs/quickstart.py:scattering",
-    "--config.dataset.image_size=64",
-    "--config.teacher.hidden=4",
-    "--config.teacher.blocks=2",
-    "--config.teacher.epochs=1",
-    "--config.student.width=8",
-    "--config.student.blocks=1",
-    "--config.student.epochs=1",
-]
+TINY = {
+    "mode": "3d",
+    "dataset.image_size": 64,
+    "teacher.hidden": 4,
+    "teacher.blocks": 1,
+    "teacher.epochs": 2,
+    "student.width": 8,
+    "student.blocks": 1,
+    "student.epochs": 2,
+}
 
 
-def train_py(folder: Path, *flags: str, devices: int) -> subprocess.Popen:
+def train_py(
+    folder: Path, *flags: str, devices: int, seeds: str = "(0,)"
+) -> subprocess.Popen:
+    """Trains and evaluates on the stand-in of a data set beside the folder."""
+    places = {"dataset.root": folder.parent / "data"}
+    places["dataset.data_dir"] = folder / "cache"
+    settings = TINY | places | {"train.seeds": seeds}
+    config = [f"--config.{key}={value}" for key, value in settings.items()]
+    script = [sys.executable, "train.py", "--config=configs/mvtec_3d_ad.py"]
+    environment = {
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
     return subprocess.Popen(
-        [
-            *(sys.executable, "train.py", *TINY, *flags),
-            f"--workdir={folder / 'run'}",
-            f"--config.dataset.data_dir={folder / 'cache'}",
-        ],
+        [*script, f"--workdir={folder / 'run'}", *config, *flags],
         cwd=REPOSITORY,
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)},
+        env=os.environ | environment,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -46,13 +55,14 @@ def free_port() -> int:
 
 
 def lines(folder: Path, seed: int) -> list[dict]:
-    path = folder / "run" / "flange" / f"seed_{seed}" / "metrics.jsonl"
+    path = folder / "run" / "bagel" / f"seed_{seed}" / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.mark.slow
 def test_two_processes_with_two_devices_each_are_one_with_four(tmp_path):
     """One seed: the processes share a batch. Two seeds: each process trains one."""
+    layouts.mvtec_3d_ad(tmp_path / "data", "bagel", train=16, validation=4, good=4)
     (tmp_path / "one").mkdir()
     one = train_py(tmp_path / "one", devices=4)
     errors = one.communicate(timeout=300)[1]
@@ -60,10 +70,12 @@ def test_two_processes_with_two_devices_each_are_one_with_four(tmp_path):
     for name, seeds in (("batch", "(0,)"), ("tasks", "(0,1)")):
         folder = tmp_path / name
         joined = ["--multihost", f"--coordinator=localhost:{free_port()}"]
-        joined += ["--process_count=2", f"--config.train.seeds={seeds}"]
+        joined += ["--process_count=2"]
         folder.mkdir()
         two = [
-            train_py(folder, *joined, f"--process_index={index}", devices=2)
+            train_py(
+                folder, *joined, f"--process_index={index}", devices=2, seeds=seeds
+            )
             for index in range(2)
         ]
         errors = [process.communicate(timeout=300)[1] for process in two]
