@@ -78,11 +78,16 @@ def read_errors(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read now ({error.strerror or error}); it is left as it "
-            "is. Run the same command again, and see to the disk, its permissions and "
-            "memory if that does not help."
-        ) from error
+        raise unreadable_now(path, error.strerror or str(error)) from error
+
+
+def unreadable_now(path: Path, reason: str) -> UserError:
+    """The error for what may be intact, because the failure may be temporary."""
+    return UserError(
+        f"{path}: cannot be read now ({reason}); it is left as it is. Run the same "
+        "command again, and see to the disk, its permissions and memory if that does "
+        "not help."
+    )
 
 
 def read_text(path: Path) -> str:

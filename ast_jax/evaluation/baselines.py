@@ -98,10 +98,8 @@ def baseline_figures(baseline: Baseline, category: Category) -> dict[str, Any]:
     scores = no_scores(inputs.side)
     if len(inputs):
         arrays = score(baseline, inputs, batch_size=config.train.batch_size)
-        arrays = arrays[baseline.name]
-        how = decision(config.evaluation.image_score, masked=inputs.has_foreground)
-        main = (arrays[name] for name in ("map", "max", "mean", how))
-        scores = Scores(*main, smoothing=baseline.reading.smoothing)
+        kind = decision(config.evaluation.image_score, masked=inputs.has_foreground)
+        scores = Scores.from_arrays(arrays[baseline.name], kind, baseline.reading)
     kinds = data.builder_class(config.dataset.name).KINDS
     return numbers.figures(category.parts["test"], scores, kinds)
 

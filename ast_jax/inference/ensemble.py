@@ -49,6 +49,20 @@ class Scores:
     maximum_by_fold: Float[np.ndarray, "n k"] | None = None
     smoothing: float = 0.0
 
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, np.ndarray], kind: str, reading: scoring.Reading
+    ) -> "Scores":
+        """From the arrays of one network, see `pair.pair_scores`.
+
+        Args:
+          arrays: by name.
+          kind: the name of the image score that decides.
+          reading: its smoothing belongs to the maps.
+        """
+        main = (arrays[name] for name in ("map", "max", "mean", kind))
+        return cls(*main, smoothing=reading.smoothing)
+
     @property
     def own(self) -> Float[np.ndarray, "n ..."]:
         """The scores that a calibration compares with its own."""
@@ -239,8 +253,7 @@ class Ensemble:
         return self.combine(by_seed, masked=inputs.has_foreground)
 
     def _scores(self, arrays: Mapping[str, np.ndarray], kind: str) -> Scores:
-        main = (arrays[name] for name in ("map", "max", "mean", kind))
-        return Scores(*main, smoothing=self.reading.smoothing)
+        return Scores.from_arrays(arrays, kind, self.reading)
 
 
 def _group(by_member: Mapping[str, T], which: int) -> dict[str, dict[str, T]]:

@@ -16,6 +16,7 @@ from absl import logging
 from jax.sharding import NamedSharding
 
 from ast_jax.errors import UserError
+from ast_jax.files import unreadable_now
 from ast_jax.training.digests import damaged_file, write_digests
 from ast_jax.training.state import TrainState
 
@@ -293,11 +294,7 @@ def _read_errors(folder: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # Orbax and TensorStore wrap an OSError in many types
-        raise UserError(
-            f"{folder}: cannot be read now ({_reason(error)}); it is left as it is. "
-            "Run the same command again, and see to the disk and memory if that does "
-            "not help."
-        ) from error
+        raise unreadable_now(folder, _reason(error)) from error
 
 
 @contextlib.contextmanager
