@@ -5,10 +5,11 @@ from typing import Any
 
 from ast_jax import data
 from ast_jax.backbones.choice import licence
+from ast_jax.config import uses_backbone
 from ast_jax.data.decode import FULL_DEPTH
 from ast_jax.data.part import Parts
 from ast_jax.mode import Mode
-from ast_jax.run import Run
+from ast_jax.run import Run, seed_and_fold
 
 
 def input_facts(run: Run, category: str, test: Parts) -> dict[str, str]:
@@ -21,26 +22,31 @@ def input_facts(run: Run, category: str, test: Parts) -> dict[str, str]:
     """
     config = run.config
     dataset = data.builder_class(config.dataset.name)
-    record = run.read_inputs(category, run.members(category)[0])
+    members = run.members(category)
+    record = run.read_inputs(category, members[0])
+    folds = len({seed_and_fold(member)[1] for member in members})
     side, mode = config.dataset.image_size, Mode(config.mode)
-    facts = {"Learned from": _counts(record), "Training files": _files(record)}
+    facts = {"Learned from": _counts(record, folds), "Training files": _files(record)}
     facts["Tested on"] = test.summary if len(test) else "nothing"
     if mode.has_colour:
         facts["Image as seen"] = f"{side} by {side} pixels, 8 bits a colour"
+    if uses_backbone(config):
         facts["Backbone"] = config.backbone.name
         facts["Its weights"] = licence(config.backbone)
     if mode.has_depth:
         foreground = 1000 * config.depth.foreground_distance
+        form = "surface normals" if config.depth.input == "normals" else "distances"
         facts["Depth as seen"] = (
-            "distances on the foreground, which stands out by more than"
-            f" {foreground:g} mm"
+            f"{form} on the foreground, which stands out by more than {foreground:g} mm"
         )
     facts["Data"] = f"{dataset.TITLE}, {dataset.LICENSE}"
     return {name: text for name, text in facts.items() if text}
 
 
-def _counts(record: Mapping[str, Any]) -> str:
+def _counts(record: Mapping[str, Any], folds: int) -> str:
     train, held_out = len(record["train"]), len(record["held_out"])
+    if folds > 1:
+        return f"{train + held_out} good parts; each of {folds} folds is held out once"
     text = f"{train} good parts"
     return text + (f"; {held_out} more held out for the threshold" if held_out else "")
 

@@ -5,12 +5,12 @@ import pytest
 from ast_jax.config import default
 from ast_jax.data.part import Entry, Parts
 from ast_jax.report.input_facts import input_facts
-from ast_jax.run import Run
+from ast_jax.run import Run, fold_member
 
 
-def facts(tmp_path, test=("good", "bent"), mode="rgb", **record):
+def facts(tmp_path, test=("good", "bent"), mode="rgb", depth="unshuffled", **record):
     config = default()
-    config.mode = mode
+    config.mode, config.depth.input = mode, depth
     run = Run.create(tmp_path, config)
     told = {"train": ["train/good/0"] * 8, "held_out": ["train/good/1"] * 2} | record
     run.write_inputs("bagel", 0, told)
@@ -51,3 +51,17 @@ def test_without_test_images_that_is_said(tmp_path):
 def test_depth_alone_has_no_backbone(tmp_path):
     told = facts(tmp_path, mode="3d")
     assert "Backbone" not in told and "7 mm" in told["Depth as seen"]
+
+
+def test_depth_as_normals_has_a_backbone(tmp_path):
+    told = facts(tmp_path, mode="3d", depth="normals")
+    assert "Backbone" in told and told["Depth as seen"].startswith("surface normals")
+
+
+def test_with_folds_all_parts_are_learned_from(tmp_path):
+    run = Run.create(tmp_path, default())
+    for fold in range(2):
+        ids = {"train": ["train/good/0"] * 4, "held_out": ["train/good/1"] * 4}
+        run.write_inputs("bagel", fold_member(0, fold), ids)
+    told = input_facts(run, "bagel", Parts([], lambda index: None))
+    assert told["Learned from"] == "8 good parts; each of 2 folds is held out once"
