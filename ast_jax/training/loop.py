@@ -94,6 +94,7 @@ def train_stage(
     states: TrainState,
     examples: Sequence[Examples],
     mesh: Mesh,
+    saves: contextlib.ExitStack,
 ) -> TrainState:
     """Trains all tasks to the stage's last epoch and returns their states.
 
@@ -108,23 +109,24 @@ def train_stage(
         and those do not change.
       examples: of each task.
       mesh: of `parallel.task_mesh`.
+      saves: waits for the last checkpoints when it closes, so that they are written
+        while the caller goes on.
 
     Raises:
       UserError: a loss is not finite, or a device has too little memory; the last
         good checkpoint is kept.
       SystemExit: the process was asked to stop; it has saved its states.
     """
-    with contextlib.ExitStack() as stack:
-        trainings = [
-            stack.enter_context(_Training(stage, task, len(each)))
-            for task, each in zip(tasks, examples, strict=True)
-        ]
-        states = _restore(states, trainings, mesh)
-        if all(training.finished for training in trainings):
-            return states
-        name, share = f"training the {stage.name}", mesh.shape[DATA_AXIS]
-        with memory_errors(name, stage.batch_size, share):
-            return _run_epochs(stage, trainings, states, examples, mesh)
+    trainings = [
+        saves.enter_context(_Training(stage, task, len(each)))
+        for task, each in zip(tasks, examples, strict=True)
+    ]
+    states = _restore(states, trainings, mesh)
+    if all(training.finished for training in trainings):
+        return states
+    name, share = f"training the {stage.name}", mesh.shape[DATA_AXIS]
+    with memory_errors(name, stage.batch_size, share):
+        return _run_epochs(stage, trainings, states, examples, mesh)
 
 
 def _run_epochs(

@@ -4,6 +4,7 @@ Read `train_categories` first. It chooses the images of each pair, and trains se
 pairs side by side.
 """
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Sequence
@@ -212,7 +213,8 @@ def _train_one_size(
             _log_parameters(config, group[0].inputs)
             logged = True
         logging.info("%s: training.", "; ".join(pair.name for pair in group))
-        _train_side_by_side(group, stages, slots, config, mesh)
+        with contextlib.ExitStack() as saves:
+            _train_side_by_side(group, stages, slots, config, mesh, saves)
 
 
 def _log_parameters(config: ConfigDict, inputs: Inputs) -> None:
@@ -254,8 +256,12 @@ def _train_side_by_side(
     slots: int,
     config: ConfigDict,
     mesh: Mesh,
+    saves: contextlib.ExitStack,
 ) -> None:
-    """Trains a teacher, then a student, for each pair; spare slots stay idle."""
+    """Trains a teacher, then a student, for each pair; spare slots stay idle.
+
+    The teachers' last checkpoints are written while the students train.
+    """
     inputs = [pair.inputs for pair in pairs]
     tasks = [pair.task for pair in pairs]
     size = {"side": inputs[0].side, "channels": inputs[0].channels}
@@ -270,7 +276,7 @@ def _train_side_by_side(
     module = create_teacher(config, **size, blocks=blocks)
     states = create_stage(stages[0], 0, module)
     examples = [Examples(each) for each in inputs]
-    teachers = train_stage(stages[0], tasks, states, examples, mesh)
+    teachers = train_stage(stages[0], tasks, states, examples, mesh, saves)
 
     directories = [task.directory for task in tasks]
     batch_size = stages[0].batch_size
@@ -278,4 +284,4 @@ def _train_side_by_side(
     examples = [Examples(*both) for both in zip(inputs, targets, strict=True)]
     module = create_student(config, **size, blocks=blocks, axis_name=DATA_AXIS)
     states = create_stage(stages[1], 1, module)
-    train_stage(stages[1], tasks, states, examples, mesh)
+    train_stage(stages[1], tasks, states, examples, mesh, saves)

@@ -34,7 +34,8 @@ def train(directory):
     module = create_teacher(config, **size)
     states = create_states(module, config, **size, seeds=[0], network=0, mesh=mesh)
     task = Task(0, directory)
-    return train_stage(STAGE, [task], states, [Examples(inputs)], mesh)
+    with contextlib.ExitStack() as saves:
+        return train_stage(STAGE, [task], states, [Examples(inputs)], mesh, saves)
 
 
 def lines(directory) -> list[tuple]:

@@ -1,5 +1,6 @@
 """A stage trains, resumes as the same run, streams, and stops at a bad loss."""
 
+import contextlib
 import dataclasses
 import json
 
@@ -36,7 +37,8 @@ def train(directory, config, mesh, epochs: int, inputs: Inputs | None = None, ba
     states = create_states(module, config, **size, seeds=[0], network=0, mesh=mesh)
     stage = stage_of(config, epochs, len(inputs), batch)
     task = Task(0, directory)
-    states = train_stage(stage, [task], states, [Examples(inputs)], mesh)
+    with contextlib.ExitStack() as saves:
+        states = train_stage(stage, [task], states, [Examples(inputs)], mesh, saves)
     return jax.tree.map(lambda array: array[0], states)
 
 

@@ -1,5 +1,6 @@
 """Several categories and seeds in one program train as each one alone."""
 
+import contextlib
 import logging
 import re
 
@@ -49,7 +50,8 @@ def trained(directory, network, mode, config, mesh, chosen, *, slots, epochs=1):
     lengths = [stage.steps(len(each)) for each in examples] + [1] * idle
     several = {"seeds": [*chosen, *[0] * idle], "steps": lengths}
     states = create_states(module, config, **size, **several, network=0, mesh=mesh)
-    states = train_stage(stage, tasks, states, examples, mesh)
+    with contextlib.ExitStack() as saves:
+        states = train_stage(stage, tasks, states, examples, mesh, saves)
     return [take_state(states, slot, mesh).params for slot in range(len(chosen))]
 
 
