@@ -29,10 +29,10 @@ from ast_jax.errors import UserError
 from ast_jax.evaluation.baselines import Baseline, baseline_figures, fit_baselines
 from ast_jax.evaluation.results import mean_over_categories
 from ast_jax.features.category import open_categories
-from ast_jax.files import expanded, write_errors, write_text
+from ast_jax.files import expand_home, write_errors, write_text
 from ast_jax.inference.pair import Pair, Scorer, load_pair
 from ast_jax.pipeline import train_and_evaluate
-from ast_jax.precision import multiplied_at
+from ast_jax.precision import multiply_at
 from ast_jax.report.ablation import ROUNDS, TEACHER_ALONE, Row, table, write_table
 from ast_jax.run import Run
 
@@ -47,7 +47,7 @@ def ablate(config: ConfigDict, workdir: str | Path) -> list[Row]:
     """
     if jax.process_count() > 1:
         raise UserError("variants are trained by a single process; omit --multihost.")
-    directory = expanded(workdir).absolute()
+    directory = expand_home(workdir).absolute()
     configs = variants(config)
     rows, fitted = _baselines(config, directory)
     runs: dict[str, Run] = {}
@@ -89,7 +89,7 @@ def _baselines(config: ConfigDict, directory: Path) -> tuple[list[Row], list[Bas
     plain = ConfigDict({k: v for k, v in config.to_dict().items() if k != "variants"})
     run = Run.find(directory / config.variants[0][0])
     plain = with_backbone(plain, run)
-    with multiplied_at(plain.train.precision):
+    with multiply_at(plain.train.precision):
         figures: dict[str, dict[str, dict]] = {}
         first: list[Baseline] = []  # of one category, because baselines are large
         for category in open_categories(plain, run):

@@ -17,7 +17,7 @@ from ast_jax import config_file, data, pipeline
 from ast_jax.data.part import Sequences
 from ast_jax.data.write_parts import write_parts
 from ast_jax.errors import UserError
-from ast_jax.files import expanded
+from ast_jax.files import expand_home
 from ast_jax.inference.detector import Detector
 from ast_jax.run import Run
 
@@ -69,7 +69,7 @@ def fit(
     if workdir is None:
         workdir = tempfile.mkdtemp(prefix="ast_jax.")
         atexit.register(shutil.rmtree, workdir, ignore_errors=True)
-    workdir = expanded(workdir)
+    workdir = expand_home(workdir)
     config = _configuration(config)
     root, found = _root(source, xyz, workdir)
     changes = {

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 import ast_jax
 from ast_jax.errors import UserError
-from ast_jax.files import expanded
+from ast_jax.files import expand_home
 
 _OURS = os.path.dirname(os.path.abspath(ast_jax.__file__)) + os.sep
 _INTERRUPTED = 130
@@ -67,7 +67,7 @@ def define_backbone_weights() -> None:
 class _PathParser(flags.ArgumentParser):
     def parse(self, argument: str | Path) -> Path:
         """Returns the path."""
-        return expanded(argument)
+        return expand_home(argument)
 
     def flag_type(self) -> str:
         """Returns the name of the type in `--helpxml`."""
@@ -86,7 +86,7 @@ def keep_compiled() -> None:
         "jax_persistent_cache_min_compile_time_secs": 0.1,
     }
     try:
-        folder = expanded("~/.cache/ast_jax/compiled")
+        folder = expand_home("~/.cache/ast_jax/compiled")
         choices["jax_compilation_cache_dir"] = str(folder)
     except UserError as error:
         logging.warning("Compiled programs are not kept: %s", error)
@@ -126,7 +126,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
-        fail(_without_traceback(str(error)))
+        fail(_drop_traceback(str(error)))
     except UserError as error:
         fail(str(error))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -134,7 +134,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
     raise AssertionError("unreachable")
 
 
-def _without_traceback(text: str) -> str:
+def _drop_traceback(text: str) -> str:
     """The first and the last line; ml_collections puts a traceback between them."""
     first, *rest = text.strip().splitlines()
     return f"{first} {rest[-1]}" if rest else first
@@ -147,6 +147,6 @@ def _first_lines(error: Exception) -> str:
     return " ".join(str(text).split())
 
 
-def plain(config: ConfigDict) -> ConfigDict:
+def plain_config(config: ConfigDict) -> ConfigDict:
     """The configuration of a flag as an ordinary ConfigDict."""
     return ConfigDict(config.to_dict())

@@ -9,7 +9,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from ast_jax.errors import UserError
-from ast_jax.files import expanded
+from ast_jax.files import expand_home
 
 # An installed package contains them; in a checkout they are beside the package.
 _INSTALLED = Path(__file__).with_name("configs")
@@ -80,7 +80,7 @@ def _find(name: str) -> Path:
     known = shipped_files()
     if name in known:
         return known[name]
-    path = expanded(name)
+    path = expand_home(name)
     if path.is_file():
         return path
     raise UserError(

@@ -26,7 +26,7 @@ _NUMBER_BYTES = 12  # room for "-2" and the like after a name
 _REMEMBERED = 100_000  # after so many names every name gets a number
 
 
-def expanded(path: str | PurePath) -> Path:
+def expand_home(path: str | PurePath) -> Path:
     """The path with the home folder in place of `~`.
 
     A shell does not replace a `~` after `=`. A file may have the name `~x` if there is
@@ -78,10 +78,10 @@ def read_errors(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise unreadable_now(path, error.strerror or str(error)) from error
+        raise unreadable_error(path, error.strerror or str(error)) from error
 
 
-def unreadable_now(path: Path, reason: str) -> UserError:
+def unreadable_error(path: Path, reason: str) -> UserError:
     """The error for what may be intact, because the failure may be temporary."""
     return UserError(
         f"{path}: cannot be read now ({reason}); it is left as it is. Run the same "
@@ -97,7 +97,7 @@ def read_text(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def whole(path: Path, remedy: str = _REMEDY) -> Iterator[BinaryIO]:
+def open_whole(path: Path, remedy: str = _REMEDY) -> Iterator[BinaryIO]:
     """Opens a new file that replaces `path` if the block ends without an error.
 
     Makes missing folders. Several threads and processes may write the same path; the
@@ -126,7 +126,7 @@ def whole(path: Path, remedy: str = _REMEDY) -> Iterator[BinaryIO]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a whole file; raises a UserError if it cannot be written."""
-    with whole(path) as file:
+    with open_whole(path) as file:
         file.write(content)
 
 
@@ -141,7 +141,7 @@ def write_json(path: Path, tree: Any) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raises the UserError of `whole` if a file at `path` cannot be written."""
+    """Raises the UserError of `open_whole` if a file at `path` cannot be written."""
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         trial = path.with_name(f".{uuid.uuid4().hex}{UNFINISHED}")
@@ -149,7 +149,7 @@ def check_writable(path: Path) -> None:
         trial.unlink()
 
 
-def plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """The name without characters that are special in a shell, a page or a path."""
     return re.sub(r"[^\w.-]+", "_", name).strip(".") or "_"
 
@@ -173,7 +173,7 @@ class UniqueNames:
 
     def __call__(self, name: str | PurePath) -> Path:
         """Returns a relative path without suffix: `name` itself if it is free."""
-        wanted = self._fitting(Path(name))
+        wanted = self._fit(Path(name))
         key, remembers = _key(wanted), len(self._taken) < _REMEMBERED
         first = self._numbers.get(key, 1) if remembers else self._next
         for number in itertools.count(first):
@@ -188,7 +188,7 @@ class UniqueNames:
             self._numbers[key] = number + 1
         return found
 
-    def _fitting(self, path: Path) -> Path:
+    def _fit(self, path: Path) -> Path:
         """Shortens every part of a path to the limit of file systems."""
         parts = [part for part in path.parts if part not in (path.anchor, "..")]
         *folders, name = parts or ["part"]

@@ -54,22 +54,22 @@ def _mesh(tasks: int, devices: Sequence[jax.Device]) -> Mesh:
     )
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated_sharding(mesh: Mesh) -> NamedSharding:
     """A copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def split_batch(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The leading axis divided over the data axis."""
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
-def split_tasks(mesh: Mesh) -> NamedSharding:
+def task_sharding(mesh: Mesh) -> NamedSharding:
     """The leading axis divided over the task axis."""
     return NamedSharding(mesh, PartitionSpec(TASK_AXIS))
 
 
-def split_tasks_and_batch(mesh: Mesh) -> NamedSharding:
+def task_and_batch_sharding(mesh: Mesh) -> NamedSharding:
     """The first axis divided over the task axis, the second over the data axis."""
     return NamedSharding(mesh, PartitionSpec(TASK_AXIS, DATA_AXIS))
 

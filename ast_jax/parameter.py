@@ -32,7 +32,7 @@ def parameter(
     return module.param(name, initialiser, shape)  # raises if a value has another shape
 
 
-def shapes_only() -> AbstractContextManager:
+def initialise_with_zeros() -> AbstractContextManager:
     """New parameters are zeros inside, which are traced in a tenth of the time."""
     return _shapes_only(True)
 
@@ -40,7 +40,7 @@ def shapes_only() -> AbstractContextManager:
 @functools.cache
 def variable_shapes(module: nn.Module, shape: tuple[int, ...]) -> dict[str, dict]:
     """Shapes of a module's "params" and "batch_stats" for inputs of a shape."""
-    with shapes_only():
+    with initialise_with_zeros():
         variables = jax.eval_shape(
             lambda: module.init(jax.random.key(0), jnp.zeros(shape))
         )

@@ -19,7 +19,7 @@ from ast_jax.evaluation.results import Evaluation, results_tree
 from ast_jax.features.category import Category, open_categories
 from ast_jax.files import write_json
 from ast_jax.parallel import is_main
-from ast_jax.precision import multiplied_at
+from ast_jax.precision import multiply_at
 from ast_jax.report.report import write_report
 from ast_jax.run import Run
 from ast_jax.training.pairs import train_categories
@@ -78,7 +78,7 @@ def evaluate(
         another process works in the run's folder.
     """
     config = config or run.config
-    with multiplied_at(config.train.precision):
+    with multiply_at(config.train.precision):
         categories = open_categories(config, run)
         with run.lock():
             evaluations = _evaluate(run, categories, recalibrate, save_maps)
@@ -94,7 +94,7 @@ def _open(
         check_tensorboard()
     run = Run.find(workdir)
     config = with_backbone(config, run)
-    with multiplied_at(config.train.precision):
+    with multiply_at(config.train.precision):
         yield config, open_categories(config, run)
 
 

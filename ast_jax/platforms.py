@@ -10,7 +10,7 @@ import jax
 _every_platform = jax.make_user_context(default_value=False)
 
 
-def by_platform(*arguments: Any, cpu: Callable, default: Callable) -> Any:
+def run_by_platform(*arguments: Any, cpu: Callable, default: Callable) -> Any:
     """Returns `cpu(*arguments)` on a CPU and `default(*arguments)` elsewhere.
 
     As `jax.lax.platform_dependent`, which always traces both. Where a CPU is all there
@@ -21,6 +21,6 @@ def by_platform(*arguments: Any, cpu: Callable, default: Callable) -> Any:
     return jax.lax.platform_dependent(*arguments, cpu=cpu, default=default)
 
 
-def every_platform() -> AbstractContextManager:
+def trace_every_platform() -> AbstractContextManager:
     """What is traced inside runs on every platform: for a file that goes elsewhere."""
     return _every_platform(True)

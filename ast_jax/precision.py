@@ -11,7 +11,7 @@ import jax
 CHOICES = ("default", "high", "highest")
 
 
-def multiplied_at(precision: str) -> contextlib.AbstractContextManager[None]:
+def multiply_at(precision: str) -> contextlib.AbstractContextManager[None]:
     """Sets the precision of products in functions that are traced in the block.
 
     Args:
@@ -23,7 +23,7 @@ def multiplied_at(precision: str) -> contextlib.AbstractContextManager[None]:
     return jax.default_matmul_precision(precision)
 
 
-def at_least_high() -> contextlib.AbstractContextManager[None]:
-    """Returns `multiplied_at("high")`, or "highest" in a block that asks for it."""
+def multiply_at_least_high() -> contextlib.AbstractContextManager[None]:
+    """Returns `multiply_at("high")`, or "highest" in a block that asks for it."""
     highest = jax.config.jax_default_matmul_precision in ("highest", "float32")
     return jax.default_matmul_precision("highest" if highest else "high")

@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from ast_jax.config import default, flatten
 from ast_jax.errors import UserError
-from ast_jax.files import expanded, read_text, write_errors, write_json
+from ast_jax.files import expand_home, read_text, write_errors, write_json
 from ast_jax.parallel import is_main
 
 FORMAT = 1
@@ -71,7 +71,7 @@ class Run:
           UserError: the folder holds a run with another configuration, or cannot be
             written.
         """
-        directory = expanded(directory).absolute()
+        directory = expand_home(directory).absolute()
         if (directory / "config.json").exists():
             run = cls.open(directory)
             differences = _differences(run.config, config)
@@ -83,7 +83,9 @@ class Run:
             return cls(directory, config)
         if config.backbone.weights:  # absolute, for commands in other folders
             config = ConfigDict(config.to_dict()).lock()
-            config.backbone.weights = str(expanded(config.backbone.weights).absolute())
+            config.backbone.weights = str(
+                expand_home(config.backbone.weights).absolute()
+            )
         tree = {"format": FORMAT, "config": config.to_dict()}
         if is_main():
             write_json(directory / "config.json", tree)
@@ -96,7 +98,7 @@ class Run:
         Raises:
           UserError: there is none, or it was written by a newer version.
         """
-        directory = expanded(directory).absolute()
+        directory = expand_home(directory).absolute()
         path = directory / "config.json"
         try:
             tree = json.loads(read_text(path))
@@ -124,7 +126,7 @@ class Run:
     @classmethod
     def find(cls, directory: str | Path) -> "Run | None":
         """Opens the run in a folder; None if there is none."""
-        exists = (expanded(directory) / "config.json").exists()
+        exists = (expand_home(directory) / "config.json").exists()
         return cls.open(directory) if exists else None
 
     def seed_directory(self, category: str, seed: Member) -> Path:
@@ -272,7 +274,7 @@ def lock(
     if not is_main():
         yield
         return
-    directory = expanded(directory)
+    directory = expand_home(directory)
     file_lock = filelock.FileLock(directory / ".lock")
     with write_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)

@@ -125,12 +125,12 @@ def lines(row: Row, folder: Path) -> Iterator[tuple[str, ...]]:
     minutes = json.loads((folder / "minutes.json").read_text())
     count = len(results["categories"])
     for category, figures in results["categories"].items():
-        cells = [_with_deviation(figures, key) for key in FIGURES.values()]
+        cells = [_deviation_text(figures, key) for key in FIGURES.values()]
         recall = _recall(folder, category)
         yield row.name, category, *cells, recall, f"{minutes / count:.1f} min"
 
 
-def _with_deviation(figures: dict, key: str) -> str:
+def _deviation_text(figures: dict, key: str) -> str:
     if figures[key] is None:
         return DASH
     return f"{100 * figures[key]:.1f} ± {100 * figures['std'][key]:.1f}"

@@ -72,7 +72,7 @@ def serve_steps(network: str, job: Job, folder: Path) -> None:
         states, losses = run(states, samples, rows, counts)
         return np.asarray(losses)[0]
 
-    own_serve(steps, folder, kept=2)
+    serve_with_costs(steps, folder, kept=2)
 
 
 def serve_scoring(job: Job, folder: Path) -> None:
@@ -102,7 +102,7 @@ def serve_scoring(job: Job, folder: Path) -> None:
         return np.concatenate([array.ravel() for array in found])
 
     calls = {str(batch): lambda batch=batch: call(batch) for batch in job.batches}
-    own_serve(calls, folder)
+    serve_with_costs(calls, folder)
 
 
 def serve_training(job: Job, folder: Path) -> None:
@@ -116,10 +116,10 @@ def serve_training(job: Job, folder: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder) as directory:
             return np.array(category.train(config, inputs, Path(directory)))
 
-    own_serve(lambda: train(job.epochs), folder, warm_up=lambda: train(1))
+    serve_with_costs(lambda: train(job.epochs), folder, warm_up=lambda: train(1))
 
 
-def own_serve(functions, folder: Path, **options: Any) -> None:
+def serve_with_costs(functions, folder: Path, **options: Any) -> None:
     """`common.serve` with JAX's memory and compilation times."""
     # A training compiles again; that does not count, and the cache shortens it.
     cache_programs(folder / "cache")

@@ -26,7 +26,7 @@ from ast_jax.features.category import Category, open_categories
 from ast_jax.inference.calibration import Calibration, OwnScores, calibrate
 from ast_jax.inference.monitor import ALARM, BETS, Monitor, bets
 from benchmarks import real_sets
-from benchmarks.real_sets import Trained, fit_gaussian
+from benchmarks.real_sets import TrainedCategory, fit_gaussian
 
 ALPHA, SIZES, SHIFT, AFTER = 0.05, (20, 50, 100, 200), 0.5, 1000
 LEARNED, CALIBRATED = 0.4, 0.3
@@ -69,7 +69,7 @@ def alarms(
     return found
 
 
-def simulated(scale: int) -> None:
+def simulate(scale: int) -> None:
     """Prints the table of simulated streams, a `scale`-th of them."""
     shifts = (0, 200, 1000)
     head = ["calibration parts", f"false alarms of {2000 // scale}"]
@@ -82,11 +82,11 @@ def simulated(scale: int) -> None:
             parts = shift + AFTER
             found = alarms(n, 400 // scale, parts, shift, n + shift + 1)
             seen = (found >= shift) & (found < parts)
-            cells.append(_seen(found[seen] - shift, seen.size, AFTER))
+            cells.append(_detection_text(found[seen] - shift, seen.size, AFTER))
         print("|", " | ".join(cells), "|", flush=True)
 
 
-def _seen(delays: Int[np.ndarray, " s"], streams: int, parts: int) -> str:
+def _detection_text(delays: Int[np.ndarray, " s"], streams: int, parts: int) -> str:
     """How many streams raised the alarm, and the median delay of all."""
     missed = np.full(streams - delays.size, parts)
     median = np.median(np.concatenate([delays, missed]))
@@ -94,7 +94,7 @@ def _seen(delays: Int[np.ndarray, " s"], streams: int, parts: int) -> str:
     return f"{100 * delays.size / streams:.0f} %, {told}"
 
 
-def of_pictures(
+def picture_streams(
     category: Category, lamp: float, streams: int
 ) -> Iterator[tuple[Stream, Stream]]:
     """Streams as they are and under the lamp, of the detector that is fitted anew."""
@@ -111,7 +111,9 @@ def of_pictures(
         yield (calibration, score(plain[after])), (calibration, score(lit[after]))
 
 
-def of_run(one: Trained, lamp: float, streams: int) -> Iterator[tuple[Stream, Stream]]:
+def run_streams(
+    one: TrainedCategory, lamp: float, streams: int
+) -> Iterator[tuple[Stream, Stream]]:
     """Likewise of a run's networks, in random orders."""
     parts = one.test_parts(good=True)
     plain = one.own_scores(parts)
@@ -131,7 +133,7 @@ def _delay(stream: Stream) -> int | None:
     return monitor.alarm_at
 
 
-def real(name: str, streams: Iterator[tuple[Stream, Stream]]) -> None:
+def print_real(name: str, streams: Iterator[tuple[Stream, Stream]]) -> None:
     """Prints a row of the table of real pictures."""
     pairs = list(streams)
     calibration, scores = pairs[0][0]
@@ -139,7 +141,7 @@ def real(name: str, streams: Iterator[tuple[Stream, Stream]]) -> None:
     cells, rejected = [], []
     for kind in (0, 1):
         delays = [delay for pair in pairs if (delay := _delay(pair[kind])) is not None]
-        cells.append(_seen(np.array(delays, int), len(pairs), len(scores)))
+        cells.append(_detection_text(np.array(delays, int), len(pairs), len(scores)))
         rates = [pair[kind][0].anomalous(pair[kind][1]).mean() for pair in pairs]
         rejected.append(f"{100 * np.mean(rates):.0f} %")
     print("|", " | ".join([name, *sizes, *cells, *rejected]), "|", flush=True)
@@ -151,7 +153,7 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS
     scale = 10 if values.quick else 1
     if not values.dataset and not values.run:
-        simulated(scale)
+        simulate(scale)
         return
     head = ["pictures", "calibration parts", "parts that follow"]
     head += [
@@ -162,11 +164,11 @@ def main(argv: list[str]) -> None:
     print("|", " | ".join(head), "|\n|" + "---|" * len(head))
     for folder in values.run:
         for one in real_sets.open_trained(folder):
-            real(one.name, of_run(one, values.lamp, 200 // scale))
+            print_real(one.name, run_streams(one, values.lamp, 200 // scale))
     for category in (
         open_categories(real_sets.configuration()) if values.dataset else ()
     ):
-        real(category.name, of_pictures(category, values.lamp, 200 // scale))
+        print_real(category.name, picture_streams(category, values.lamp, 200 // scale))
 
 
 if __name__ == "__main__":

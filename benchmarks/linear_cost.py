@@ -63,8 +63,8 @@ def main(_: list[str]) -> None:
         {
             "seconds_by_images": by_images,
             "seconds_by_epochs": by_epochs,
-            "off_line_images": off_line(by_images),
-            "off_line_epochs": off_line(by_epochs),
+            "off_line_images": line_error(by_images),
+            "off_line_epochs": line_error(by_epochs),
             "compile_s": clock(),
             "side": side,
             "width": width,
@@ -80,7 +80,7 @@ def line(seconds: Mapping[int, float]) -> np.ndarray:
     return np.polyfit(x, y, 1, w=1 / y)
 
 
-def off_line(seconds: Mapping[int, float]) -> float:
+def line_error(seconds: Mapping[int, float]) -> float:
     """The largest relative distance of a point from the line."""
     slope, offset = line(seconds)
     return max(abs((slope * n + offset) / taken - 1) for n, taken in seconds.items())

@@ -32,7 +32,7 @@ def cloud(size: int = 400) -> np.ndarray:
     return np.where(missing, 0, z).astype(np.float32)
 
 
-def filled_by_loop(z: np.ndarray, rounds: int = 3) -> np.ndarray:
+def fill_by_loop(z: np.ndarray, rounds: int = 3) -> np.ndarray:
     """`depth.fill_missing`, pixel by pixel."""
     for _ in range(rounds):
         result = z.copy()
@@ -47,7 +47,7 @@ def filled_by_loop(z: np.ndarray, rounds: int = 3) -> np.ndarray:
 
 def preprocess_by_loop(z: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
     """`depth.preprocess_depth` for a cloud with four corners and a foreground."""
-    z = filled_by_loop(z)
+    z = fill_by_loop(z)
     corners = [
         block[block != 0].mean(dtype=np.float64)
         for block in (z[:2, :2], z[:2, -2:], z[-2:, :2], z[-2:, -2:])

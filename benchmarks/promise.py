@@ -26,7 +26,7 @@ from ast_jax.inference.calibration import Calibration, OwnScores, calibrate
 from ast_jax.inference.odd_parts import odd_parts
 from ast_jax.inference.proportion import Proportion
 from benchmarks import real_sets
-from benchmarks.real_sets import Trained, Vectors, fit_gaussian
+from benchmarks.real_sets import TrainedCategory, Vectors, fit_gaussian
 
 SIZES, ALPHAS, FOLDS, HELD_OUT = (20, 50, 100, 200), (0.01, 0.05, 0.1), 5, 0.2
 NEW, GOOD, PLANTED = 100, 100, 3
@@ -65,10 +65,10 @@ class Row:
         return [
             *(self.category, self.method, str(self.n)),
             *(f"{100 * rate:.1f}" for rate in known),
-            *(self._observed(), f"{100 * np.mean(self.recalls):.1f}"),
+            *(self._rate_text(), f"{100 * np.mean(self.recalls):.1f}"),
         ]
 
-    def _observed(self) -> str:
+    def _rate_text(self) -> str:
         rates = np.array(self.false_alarms)
         if self.tested is None:
             half = 1.96 * rates.std(ddof=1) / np.sqrt(rates.size)
@@ -115,7 +115,7 @@ def measure(
         yield from rows.values()
 
 
-def measure_trained(one: Trained, repetitions: int) -> Iterator[Row]:
+def measure_trained(one: TrainedCategory, repetitions: int) -> Iterator[Row]:
     """All rows of a category, of networks that are trained."""
     own = [one.own_scores(one.test_parts(good=good)) for good in (True, False)]
     whole = one.calibration
@@ -150,7 +150,9 @@ def _row(name: str, n: int, calibration: Calibration, tested: int | None = None)
     return Row(name, method, n, *rates, tested)
 
 
-def planted(name: str, good: Vectors, defective: Vectors, repetitions: int) -> str:
+def count_planted(
+    name: str, good: Vectors, defective: Vectors, repetitions: int
+) -> str:
     """The numbers of listed pictures: of 3 defective ones, and of 100 good ones."""
     rng, hits, false = np.random.default_rng(0), [], []
     for _ in range(repetitions):
@@ -174,7 +176,7 @@ def planted(name: str, good: Vectors, defective: Vectors, repetitions: int) -> s
     )
 
 
-def _printed(rows: Iterator[Row]) -> None:
+def _print_rows(rows: Iterator[Row]) -> None:
     for row in rows:
         print("|", " | ".join(row.cells()), "|", flush=True)
         if flags.FLAGS.json:
@@ -192,14 +194,16 @@ def main(argv: list[str]) -> None:
     print("|", " | ".join(HEAD), "|\n|" + "---|" * len(HEAD))
     for folder in values.run:
         for one in real_sets.open_trained(folder):
-            _printed(measure_trained(one, values.repetitions))
+            _print_rows(measure_trained(one, values.repetitions))
     for category in (
         open_categories(real_sets.configuration()) if values.dataset else ()
     ):
         good, defective = real_sets.picture_vectors(category)
-        _printed(measure(category.name, good, defective, values.repetitions))
+        _print_rows(measure(category.name, good, defective, values.repetitions))
         if len(good) >= GOOD:
-            found = planted(category.name, good, defective, values.repetitions // 4)
+            found = count_planted(
+                category.name, good, defective, values.repetitions // 4
+            )
             print(found, flush=True)
 
 

@@ -111,7 +111,7 @@ def brighten(parts: Parts, factor: float) -> Parts:
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
+class TrainedCategory:
     """A category of a run that was trained and calibrated.
 
     Attributes:
@@ -140,7 +140,7 @@ class Trained:
         return parts.subset(rows)
 
 
-def open_trained(folder: str) -> Iterator[Trained]:
+def open_trained(folder: str) -> Iterator[TrainedCategory]:
     """Yields every category of a run that has a threshold; does not change the run."""
     run = Run.open(folder)
     for category in open_categories(run.config, run):
@@ -150,4 +150,4 @@ def open_trained(folder: str) -> Iterator[Trained]:
             continue
         ensemble = dataclasses.replace(Ensemble.load(run, category.name), scales=scales)
         name = f"{category.name}, {METHODS[run.config.method]}"
-        yield Trained(name, category, ensemble, calibration)
+        yield TrainedCategory(name, category, ensemble, calibration)

@@ -36,7 +36,7 @@ def room_of(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
-def imported(path: Path, known: set[str]) -> set[str]:
+def find_imports(path: Path, known: set[str]) -> set[str]:
     """Returns the rooms that a file imports, inside functions too."""
     rooms = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -63,7 +63,7 @@ def read_rooms() -> tuple[dict[str, str], Graph]:
         head = head if head.exists() else paths[0]
         text = ast.get_docstring(ast.parse(head.read_text(encoding="utf-8"))) or room
         summaries[room] = text.split("\n\n")[0].replace("\n", " ").rstrip(".")
-        graph[room] = set().union(*(imported(path, set(files)) for path in paths))
+        graph[room] = set().union(*(find_imports(path, set(files)) for path in paths))
         graph[room] -= {room, *BASICS, *UPWARDS.get(room, ())}
     return summaries, {room: graph[room] for room in graph if room not in BASICS}
 
@@ -76,15 +76,15 @@ def depth_of(room: str, graph: Graph, above: tuple[str, ...] = ()) -> int:
     return 1 + max(below, default=-1)
 
 
-def reachable(room: str, graph: Graph) -> set[str]:
+def reach(room: str, graph: Graph) -> set[str]:
     """Returns what a room imports, directly or not."""
-    return graph[room].union(*(reachable(other, graph) for other in graph[room]))
+    return graph[room].union(*(reach(other, graph) for other in graph[room]))
 
 
-def without_shortcuts(graph: Graph) -> Graph:
+def drop_shortcuts(graph: Graph) -> Graph:
     """Returns the arrows that do not follow from others."""
     return {
-        room: others - set().union(*(reachable(other, graph) for other in others))
+        room: others - set().union(*(reach(other, graph) for other in others))
         for room, others in graph.items()
     }
 
@@ -112,7 +112,7 @@ def arrange(graph: Graph) -> dict[str, tuple[float, int]]:
 
 def draw(summaries: dict[str, str], graph: Graph) -> str:
     """Returns the picture."""
-    arrows = without_shortcuts(graph)
+    arrows = drop_shortcuts(graph)
     places = arrange(graph)
     step = (BOX[0] + GAP[0], BOX[1] + GAP[1])
     top = MARGIN + BOX[1] + GAP[1]

@@ -35,11 +35,11 @@ def library_convolutions() -> Iterator[None]:
     """
     from ast_jax.models.ops import convolution
 
-    choose = convolution.by_platform
+    choose = convolution.run_by_platform
 
     def library(*arguments, cpu, default):
         return choose(*arguments, cpu=default, default=default)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convolution, "by_platform", library)
+        patch.setattr(convolution, "run_by_platform", library)
         yield

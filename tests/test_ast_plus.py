@@ -72,7 +72,7 @@ def test_training_sees_whitened_features(run, category):
     record = run.read_inputs("bagel", 0)
     rows = [category.parts["train"].ids.index(name) for name in record["train"]]
     whitening = BlockWhitening.load(run.whitening_file("bagel", 0))
-    inputs = category.inputs("train").select(rows).normalised(whitening)
+    inputs = category.inputs("train").select(rows).with_normaliser(whitening)
     batch = inputs.take(np.arange(len(rows)))
     x = batch["x"][batch["foreground"] > 0]
     np.testing.assert_allclose(x.mean(0), 0, atol=1e-2)

@@ -13,7 +13,7 @@ from absl import flags
 
 from ast_jax import cli
 from ast_jax.errors import UserError
-from ast_jax.files import expanded
+from ast_jax.files import expand_home
 
 
 def record(pathname, level=logging.INFO):
@@ -81,13 +81,13 @@ def test_without_a_home_folder_nothing_is_kept_and_commands_run(updates, monkeyp
 
 def test_a_tilde_is_the_home_folder_or_a_line(monkeypatch):
     monkeypatch.setenv("HOME", "/home/x")
-    assert expanded("~/runs/a") == Path("/home/x/runs/a")
-    assert expanded("~") == Path("/home/x")
-    assert expanded("runs/~") == Path("runs/~")
-    assert expanded("~no-such-user.png") == Path("~no-such-user.png")
+    assert expand_home("~/runs/a") == Path("/home/x/runs/a")
+    assert expand_home("~") == Path("/home/x")
+    assert expand_home("runs/~") == Path("runs/~")
+    assert expand_home("~no-such-user.png") == Path("~no-such-user.png")
     no_home(monkeypatch)
     with pytest.raises(UserError, match=r"~/runs.*HOME"):
-        expanded("~/runs")
+        expand_home("~/runs")
 
 
 def test_a_path_flag_knows_the_home_folder(monkeypatch):

@@ -20,7 +20,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     files.write_json(path, {"a": 1})
     with pytest.raises(TypeError):
         files.write_json(path, {"a": object()})
-    with pytest.raises(KeyboardInterrupt), files.whole(path) as file:
+    with pytest.raises(KeyboardInterrupt), files.open_whole(path) as file:
         file.write(b"half")
         raise KeyboardInterrupt
     assert json.loads(path.read_text()) == {"a": 1}
@@ -138,5 +138,5 @@ def test_a_name_that_comes_again_and_again_costs_no_more_each_time(monkeypatch):
 
 @given(st.text(max_size=20))
 def test_a_plain_name_is_one_part_of_a_path(name):
-    assert re.fullmatch(r"[\w.-]+", files.plain(name))
-    assert files.plain(name) not in (".", "..")
+    assert re.fullmatch(r"[\w.-]+", files.plain_name(name))
+    assert files.plain_name(name) not in (".", "..")

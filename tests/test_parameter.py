@@ -6,7 +6,7 @@ import pytest
 from flax import linen as nn
 from flax.errors import ScopeParamShapeError
 
-from ast_jax.parameter import parameter, shapes_only, variable_shapes
+from ast_jax.parameter import initialise_with_zeros, parameter, variable_shapes
 
 
 class Affine(nn.Module):
@@ -38,6 +38,6 @@ def test_shapes_are_those_of_the_variables_and_zeros_end_with_the_context():
     shapes = variable_shapes(Affine(), x.shape)
     variables = Affine().init(jax.random.key(0), x)
     assert shapes == jax.eval_shape(lambda: variables)
-    with shapes_only():
+    with initialise_with_zeros():
         assert (Affine().init(jax.random.key(0), x)["params"]["scale"] == 0).all()
     assert (Affine().init(jax.random.key(0), x)["params"]["scale"] != 0).all()

@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from ast_jax.platforms import by_platform, every_platform
+from ast_jax.platforms import run_by_platform, trace_every_platform
 
 
 def choose(x):
-    return by_platform(x, cpu=jnp.sin, default=jnp.cos)
+    return run_by_platform(x, cpu=jnp.sin, default=jnp.cos)
 
 
 def test_a_cpu_runs_its_own_and_traces_no_other():
@@ -17,7 +17,7 @@ def test_a_cpu_runs_its_own_and_traces_no_other():
 
 
 def test_a_function_for_every_platform_chooses_there():
-    with every_platform():
+    with trace_every_platform():
         exported = jax.export.export(jax.jit(choose), platforms=("cpu", "cuda"))(1.0)
     assert "stablehlo.sine" in exported.mlir_module()
     assert "stablehlo.cosine" in exported.mlir_module()

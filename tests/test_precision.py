@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ast_jax.precision import at_least_high, multiplied_at
+from ast_jax.precision import multiply_at, multiply_at_least_high
 
 SQUARE = jax.ShapeDtypeStruct((4, 4), jnp.float32)
 
@@ -21,13 +21,13 @@ def traced(context):
     [("high", jax.lax.Precision.HIGH), ("highest", jax.lax.Precision.HIGHEST)],
 )
 def test_a_choice_is_that_of_products_inside(choice, expected):
-    assert set(traced(multiplied_at(choice))) == {expected}
+    assert set(traced(multiply_at(choice))) == {expected}
 
 
 def test_the_default_leaves_the_users_own_choice():
-    assert traced(multiplied_at("default")) is None
+    assert traced(multiply_at("default")) is None
     with jax.default_matmul_precision("highest"):
-        assert set(traced(multiplied_at("default"))) == {jax.lax.Precision.HIGHEST}
+        assert set(traced(multiply_at("default"))) == {jax.lax.Precision.HIGHEST}
 
 
 @pytest.mark.parametrize(
@@ -39,5 +39,5 @@ def test_the_default_leaves_the_users_own_choice():
     ],
 )
 def test_the_backbone_is_at_least_high(choice, expected):
-    with multiplied_at(choice):
-        assert set(traced(at_least_high())) == {expected}
+    with multiply_at(choice):
+        assert set(traced(multiply_at_least_high())) == {expected}

@@ -45,7 +45,7 @@ def _efficientnet(
         packaged_weights,
         timm_weights,
     )
-    from ast_jax.precision import at_least_high
+    from ast_jax.precision import multiply_at_least_high
 
     base = config.name.split(".")[0]
     padding = config.padding or "same"
@@ -72,7 +72,7 @@ def _efficientnet(
     ) -> Float[Array, "b i j c"]:
         x = (images / 255.0 - jnp.array(mean)) / jnp.array(std)
         # Without this a TPU multiplies float32 in bfloat16.
-        with at_least_high():
+        with multiply_at_least_high():
             return efficientnet.extract(net, variables, x, taps)
 
     return Backbone(

@@ -158,11 +158,11 @@ def architecture(name: str, stage: int, padding: str = "same") -> Architecture:
         raise UserError(
             f"backbone.padding: {padding} has no {name}; take backbone.padding=same"
         )
-    net = _without_padding(variant, stage)
+    net = _build(variant, stage)
     return net if padding == "same" else _fix_pads(net, variant.resolution)
 
 
-def _without_padding(variant: Variant, stage: int) -> Architecture:
+def _build(variant: Variant, stage: int) -> Architecture:
     stem_channels = STEM_CHANNELS if variant.lite else _scale(STEM_CHANNELS, variant)
     stem = Conv("conv_stem", "bn1", 3, 3, stem_channels, stride=2)
     stages, inputs = [], stem_channels

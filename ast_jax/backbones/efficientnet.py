@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from ast_jax.backbones.architecture import Architecture, Block, Conv, same_pads
 from ast_jax.backbones.taps import join
 from ast_jax.parameter import parameter
-from ast_jax.platforms import by_platform
+from ast_jax.platforms import run_by_platform
 
 Variables = Mapping[str, Mapping[str, Array | np.ndarray]]
 Pads = tuple[tuple[int, int], tuple[int, int]]
@@ -40,7 +40,7 @@ def convolve(
     )
 
 
-def shifted_depthwise(
+def convolve_depthwise(
     x: Float[Array, "b h w c"],
     kernel: Float[Array, "k k 1 c"],
     stride: int,
@@ -75,7 +75,7 @@ class EfficientNet(nn.Module):
     """The network of an `Architecture`.
 
     Parameters have timm's names of layers. `shifted` is for a CPU: it computes
-    depthwise convolutions by `shifted_depthwise`, and needs less memory.
+    depthwise convolutions by `convolve_depthwise`, and needs less memory.
     """
 
     net: Architecture
@@ -151,7 +151,7 @@ class EfficientNet(nn.Module):
         pads = tuple(
             conv.pads or same_pads(n, conv.kernel, conv.stride) for n in x.shape[1:3]
         )
-        apply = shifted_depthwise if conv.depthwise and self.shifted else convolve
+        apply = convolve_depthwise if conv.depthwise and self.shifted else convolve
         return apply(x, kernel, conv.stride, pads) + bias
 
     def _activate(self, x: Array) -> Array:
@@ -189,7 +189,7 @@ def extract(
         one = functools.partial(features, model, variables)
         return jax.lax.map(lambda x: one(x[None])[0], images)
 
-    return by_platform(
+    return run_by_platform(
         variables,
         images,
         cpu=one_by_one,

@@ -10,7 +10,7 @@ from ast_jax.backbones import Backbone, create, timm_weights
 from ast_jax.backbones.packaged_weights import PACKAGES
 from ast_jax.config import uses_backbone
 from ast_jax.errors import UserError
-from ast_jax.files import expanded
+from ast_jax.files import expand_home
 from ast_jax.run import Run
 
 _SUFFIXES = (".safetensors", ".pth")
@@ -62,10 +62,10 @@ def with_weights(
         return options
     options = ConfigDict(options.to_dict())
     if chosen is not None:
-        options.weights = str(expanded(chosen).absolute())
+        options.weights = str(expand_home(chosen).absolute())
         return options
     sha256 = run.weights_sha256()
-    path = expanded(options.weights) if options.weights else None
+    path = expand_home(options.weights) if options.weights else None
     if path is not None and path.is_file():
         return options
     for candidate in _candidates(run, path) if sha256 else ():

@@ -75,7 +75,7 @@ def create(config: ConfigDict, *, image_size: int, split: bool = False) -> Backb
       config: the `backbone` section; weights must be empty, and the options of networks
         (stage, padding, mean, std) are ignored.
       image_size: side of the images in pixels.
-      split: make two taps, see `fine_and_coarse`, instead of one.
+      split: make two taps, see `split_octaves`, instead of one.
 
     Raises:
       UserError: the section has weights, or the size is not a multiple of the stride.
@@ -103,7 +103,7 @@ def create(config: ConfigDict, *, image_size: int, split: bool = False) -> Backb
     }
     taps, apply = (len(paths()),), scatter
     if split:
-        fine, coarse = fine_and_coarse()
+        fine, coarse = split_octaves()
         order, taps = np.array(fine + coarse), (len(fine), len(coarse))
         constants["order"] = order.tolist()
 
@@ -141,7 +141,7 @@ def paths() -> tuple[Path, ...]:
     return (*means, *first, *second, *colour)
 
 
-def fine_and_coarse() -> tuple[list[int], list[int]]:
+def split_octaves() -> tuple[list[int], list[int]]:
     """The channels whose widest wavelet is of octave 0 to 2, and all others.
 
     They correspond to two stages of a network: waves of up to 8 pixels; wider ones and

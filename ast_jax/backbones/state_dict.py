@@ -38,13 +38,13 @@ def read_state_dict(path: Path) -> StateDict:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (LookupError, struct.error, zipfile.BadZipFile, EOFError) as error:
-        raise _not_a_state_dict(path, f"damaged: {error}") from error
+        raise _state_dict_error(path, f"damaged: {error}") from error
     # zipfile raises a RuntimeError if an archive is encrypted or of a later version.
     except (ValueError, TypeError, RuntimeError) as error:
-        raise _not_a_state_dict(path, str(error)) from error
+        raise _state_dict_error(path, str(error)) from error
 
 
-def _not_a_state_dict(path: Path, reason: str) -> UserError:
+def _state_dict_error(path: Path, reason: str) -> UserError:
     line = " ".join(reason.split())[:400]
     return UserError(f"{path}: not a state dict of PyTorch tensors ({line})")
 

@@ -159,7 +159,7 @@ class _Machine:
             raise ValueError("a storage of an unknown kind")
         if not isinstance(key, str) or not _DEVICE.fullmatch(place):
             raise ValueError("a storage without name or device")
-        self.stack.append(Storage(key, _TYPES[kind.name], _whole(count)))
+        self.stack.append(Storage(key, _TYPES[kind.name], _check_size(count)))
 
     def call(self, _: Any) -> None:
         arguments, name = self.stack.pop(), self.stack.pop()
@@ -168,7 +168,7 @@ class _Machine:
         self.stack.append(_CALLS[name.name](*arguments))
 
 
-def _whole(value: Any) -> int:
+def _check_size(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 2**48:
         raise ValueError("a size that is not a number of elements")
     return value
@@ -180,8 +180,8 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> 
         raise TypeError("a tensor without storage")
     if not isinstance(shape, tuple) or not isinstance(strides, tuple):
         raise TypeError("a tensor without shape")
-    shape, strides = tuple(map(_whole, shape)), tuple(map(_whole, strides))
-    if len(shape) > 8 or _whole(offset) + math.prod(shape) > storage.count:
+    shape, strides = tuple(map(_check_size, shape)), tuple(map(_check_size, strides))
+    if len(shape) > 8 or _check_size(offset) + math.prod(shape) > storage.count:
         raise ValueError("a tensor larger than its storage")
     dense = 1
     for stride, side in sorted(zip(strides, shape, strict=True)):

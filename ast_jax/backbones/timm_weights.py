@@ -20,7 +20,7 @@ from ast_jax.backbones.efficientnet import Variables
 from ast_jax.backbones.packaged_weights import LITE0, PACKAGES, with_timm_names
 from ast_jax.backbones.state_dict import read_state_dict
 from ast_jax.errors import UserError
-from ast_jax.files import expanded
+from ast_jax.files import expand_home
 
 BATCH_NORM_EPSILON = 1e-3
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -75,7 +75,7 @@ def locate(name: str, weights: str) -> Path:
         or a download differs from the hub's SHA-256.
     """
     if weights:
-        path = expanded(weights)
+        path = expand_home(weights)
         if not path.is_file():
             raise UserError(f"backbone.weights: no file {path}; {HINT}")
         return path

@@ -9,7 +9,7 @@ ast-evaluate --workdir=runs/quickstart [--save_maps] [--dataset_root=MOVED]
 from absl import flags
 
 from ast_jax import cli
-from ast_jax.commands.start import interruptible
+from ast_jax.commands.start import allow_interruption
 
 
 def define_flags() -> None:
@@ -33,17 +33,17 @@ def define_flags() -> None:
 def main() -> None:
     """Evaluates."""
     from ast_jax.errors import UserError
-    from ast_jax.files import expanded
+    from ast_jax.files import expand_home
     from ast_jax.pipeline import evaluate
     from ast_jax.run import Run
 
-    interruptible()
+    allow_interruption()
     values = flags.FLAGS
     run = Run.open(values.workdir)
     config = run.config.copy_and_resolve_references()
     if values.dataset_root is not None:
         config.dataset.root = str(values.dataset_root)
-    elif (root := config.dataset.root) and not expanded(root).exists():
+    elif (root := config.dataset.root) and not expand_home(root).exists():
         raise UserError(
             f"{root}: the run's data are not there any more; give their new place with "
             "--dataset_root=FOLDER"

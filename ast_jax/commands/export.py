@@ -8,7 +8,7 @@ ast-export --workdir=DIR --category=NAME --output=FILE
 from absl import flags, logging
 
 from ast_jax import cli
-from ast_jax.commands.start import interruptible
+from ast_jax.commands.start import allow_interruption
 
 
 def define_flags() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     from ast_jax.inference.detector import Detector
     from ast_jax.interop.export import export
 
-    interruptible()
+    allow_interruption()
     values = flags.FLAGS
     detector = Detector.load(
         values.workdir, values.category, backbone_weights=values.backbone_weights

@@ -11,7 +11,7 @@ import json
 from absl import flags
 
 from ast_jax import cli
-from ast_jax.commands.start import interruptible
+from ast_jax.commands.start import allow_interruption
 
 
 def define_flags() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     from ast_jax.inference.feedback import answer
     from ast_jax.run import Run
 
-    interruptible()
+    allow_interruption()
     values = flags.FLAGS
     run = Run.open(values.workdir)
     category = run.category(values.category)

@@ -11,7 +11,7 @@ docs/interop.md explain the run.
 from absl import flags
 
 from ast_jax import cli, config_file
-from ast_jax.commands.start import interruptible
+from ast_jax.commands.start import allow_interruption
 
 
 def define_flags() -> None:
@@ -31,10 +31,10 @@ def main() -> None:
     """Imports the pair that the flags name."""
     from ast_jax.interop.official_checkpoint import import_pair
 
-    interruptible()
+    allow_interruption()
     values = flags.FLAGS
     files = {"teacher": values.teacher, "student": values.student}
-    config = cli.plain(values.config)
+    config = cli.plain_config(values.config)
     if values.backbone_weights is not None:
         config.backbone.weights = str(values.backbone_weights)
     import_pair(config, values.workdir, values.category, files)

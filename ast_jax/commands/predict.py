@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from ast_jax import cli
-from ast_jax.commands.start import interruptible
+from ast_jax.commands.start import allow_interruption
 
 if TYPE_CHECKING:  # a command's flags need no JAX
     from ast_jax.inference.detector import Detector
@@ -48,7 +48,7 @@ def main() -> None:
     """Scores the parts of --input."""
     from ast_jax.inference.detector import Detector
 
-    interruptible()
+    allow_interruption()
     values = flags.FLAGS
     detector = Detector.load(
         values.workdir,

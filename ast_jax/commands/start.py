@@ -51,7 +51,7 @@ def end_at_once(*_: object) -> None:
     os._exit(130)
 
 
-def interruptible() -> None:
+def allow_interruption() -> None:
     """Makes Ctrl-C a KeyboardInterrupt from now on."""
     if signal.getsignal(signal.SIGINT) is end_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)

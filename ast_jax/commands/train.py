@@ -9,7 +9,7 @@ ast-train --config=quickstart --workdir=runs/quickstart
 from absl import flags
 
 from ast_jax import cli, config_file
-from ast_jax.commands.start import interruptible
+from ast_jax.commands.start import allow_interruption
 
 
 def define_flags() -> None:
@@ -33,11 +33,11 @@ def main() -> None:
     from ast_jax.ablation import ablate
     from ast_jax.pipeline import train_and_evaluate
 
-    interruptible()
+    allow_interruption()
     values = flags.FLAGS
     if values.multihost:
         parallel.connect(values.coordinator, values.process_count, values.process_index)
-    config = cli.plain(values.config)
+    config = cli.plain_config(values.config)
     if values.backbone_weights is not None:
         config.backbone.weights = str(values.backbone_weights)
     if "variants" in config:

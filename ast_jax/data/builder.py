@@ -25,14 +25,14 @@ from ast_jax.data.content import Content, Reading, check
 from ast_jax.data.dataset import DataSet
 from ast_jax.data.decode import DEFAULT_DEPTH, estimate_bit_depth
 from ast_jax.data.depth_options import DepthOptions
-from ast_jax.data.ignored import unused_files
+from ast_jax.data.ignored_files import unused_files
 from ast_jax.data.layout import near_match
 from ast_jax.data.listing import SPLITS, Sample, problems_error
 from ast_jax.data.part import Entry, Part, Parts
-from ast_jax.data.selection import Selection, left_out, require_training
+from ast_jax.data.selection import Selection, leave_out, require_training
 from ast_jax.data.tfds_records import Records
 from ast_jax.errors import UserError
-from ast_jax.files import expanded
+from ast_jax.files import expand_home
 
 
 class PartsBuilder(DataSet, Records, skip_registration=True):
@@ -61,14 +61,14 @@ class PartsBuilder(DataSet, Records, skip_registration=True):
             depth: whether to read the point clouds too.
             depth_options: unit and missing value of the point clouds.
             bit_depth: how many of 16 bits the camera uses; 0 to estimate it.
-            exclude: names of training pictures to leave out, see `exclude.chosen`.
+            exclude: names of training pictures to leave out, see `exclude.find_ids`.
             excluded: ids of these pictures, as a run has recorded them, instead of
                 names.
 
         Raises:
             UserError: the folder, category, point clouds or good parts are missing.
         """
-        self.root = expanded(root)
+        self.root = expand_home(root)
         self.category = category
         self.depth = depth
         self.depth_options = depth_options
@@ -84,10 +84,10 @@ class PartsBuilder(DataSet, Records, skip_registration=True):
         unused = self._find_unused()
         where = (self.root, category)
         listing = require_training(self.listing, unused, *where, self.TREE)
-        self.listing, ids = left_out(listing, exclude, excluded, *where)
+        self.listing, ids = leave_out(listing, exclude, excluded, *where)
         self.selection = Selection(self.listing, ids, tuple(unused), self.root)
         name = f"{re.sub(r'[^a-zA-Z0-9_.-]+', '_', category)}-{self._source_hash()}"
-        data_dir = os.fspath(expanded(data_dir))
+        data_dir = os.fspath(expand_home(data_dir))
         try:
             super().__init__(name, data_dir)
         except (ValueError, ParseError) as error:  # from JSON of an earlier run

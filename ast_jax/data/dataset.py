@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ast_jax.data import encoded
+from ast_jax.data import sample_record
 from ast_jax.data.content import Content
 from ast_jax.data.listing import SPLITS, Listing, Sample
 from ast_jax.data.walk import files_below, subfolders
 from ast_jax.errors import UserError
-from ast_jax.files import expanded
+from ast_jax.files import expand_home
 
 
 class DataSet(abc.ABC):
@@ -61,7 +61,7 @@ class DataSet(abc.ABC):
         Raises:
             UserError: there are none.
         """
-        folder = expanded(root)
+        folder = expand_home(root)
         advice = (
             f"get {cls.TITLE} from {cls.HOMEPAGE} and give the folder of {cls.TREE}"
         )
@@ -128,15 +128,15 @@ class DataSet(abc.ABC):
 
     def store(self, sample: Sample, content: Content) -> dict[str, Any]:
         """Returns the record of a sample, of the types in `features`."""
-        return encoded.record(sample, content, depth=self.depth)
+        return sample_record.record(sample, content, depth=self.depth)
 
     def restore(self, record: dict[str, Any]) -> Content:
         """Returns the content of a record; the inverse of `store`."""
-        return encoded.content(record)
+        return sample_record.content(record)
 
     def features(self) -> dict[str, Any]:
         """The tfds features of a record."""
-        return encoded.features(depth=self.depth)
+        return sample_record.features(depth=self.depth)
 
     def _file_state(self, path: Path) -> list[Any]:
         status = path.stat()

@@ -18,14 +18,14 @@ from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.raster import (
     Raster,
     codec_error,
-    in_native_order,
     lacks_codec,
     open_picture,
     pillow_knows,
+    read_in_native_order,
     read_labels,
     read_raster,
 )
-from ast_jax.data.walk import shown
+from ast_jax.data.walk import path_text
 from ast_jax.errors import UserError
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
@@ -49,7 +49,7 @@ def read_file(source: bytes | os.PathLike) -> bytes:
         return Path(source).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: no file can have the name
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{shown(source)}: cannot be read ({reason})") from error
+        raise UserError(f"{path_text(source)}: cannot be read ({reason})") from error
 
 
 def decode_image(
@@ -319,7 +319,7 @@ def _load_tiff(content: bytes, name: str) -> np.ndarray:
         if len(file.pages) > 1 or not known or not pillow_knows(file):
             raise codec_error(page, name)
     with open_picture(content, name) as image:
-        return in_native_order(image)
+        return read_in_native_order(image)
 
 
 def _load_npy(content: bytes) -> np.ndarray:

@@ -77,7 +77,7 @@ def fill_missing(
     neighbourhood = (row_steps + np.arange(-1, 2)).reshape(9, 1)
     for _ in range(rounds):
         present = padded != 0
-        fillable = np.flatnonzero(_dilated_3x3(present) & ~present[1:-1, 1:-1])
+        fillable = np.flatnonzero(_dilate_3x3(present) & ~present[1:-1, 1:-1])
         # The indices of the same pixels in the padded image.
         fillable += 2 * (fillable // width) + width + 3
         values = flat[fillable + neighbourhood]
@@ -204,7 +204,7 @@ def _corner_height(
     return z[tuple(nearest.T)].mean(dtype=np.float64)
 
 
-def _dilated_3x3(
+def _dilate_3x3(
     mask: Bool[np.ndarray, "height width"],
 ) -> Bool[np.ndarray, "h w"]:
     """Whether any pixel of the 3×3 neighbourhood is set; the border is cut off."""

@@ -57,10 +57,11 @@ def check_values(values: Shaped[np.ndarray, "h w"], name: str) -> None:
     for value in dict.fromkeys((low, high)):
         if _is_foreign(value, present):
             count = np.count_nonzero(present == value)
+            text = _number_text(value)
             raise UserError(
-                f"{name}: {count} of {values.size} depth values are {_plain(value)},"
-                " which no other is near; if it means that depth is missing, set"
-                f" --config.depth.missing={_plain(value)}, else write 0 there"
+                f"{name}: {count} of {values.size} depth values are {text}, which no "
+                "other is near; if it means that depth is missing, set "
+                f"--config.depth.missing={text}, else write 0 there"
             )
 
 
@@ -78,7 +79,7 @@ def check_range(
     Raises:
         UserError: z is beyond any camera's reach.
     """
-    some = _some(z.reshape(-1))
+    some = _sample(z.reshape(-1))
     present = np.abs(some[some != 0])
     if not present.size:
         return
@@ -117,7 +118,7 @@ def _is_foreign(value: np.number, present: Shaped[np.ndarray, " n"]) -> bool:
     """Whether the lowest or highest value probably is no depth."""
     extreme, number = _is_extreme(value), float(value)
     if not extreme and number > 0:
-        some = _some(present)
+        some = _sample(present)
         usual = np.percentile(np.abs(some.astype(np.float64)), 95)
         near = usual / _ORDERS < number < _ORDER * usual
         if near and np.mean(some == value) < _FEW:
@@ -127,7 +128,7 @@ def _is_foreign(value: np.number, present: Shaped[np.ndarray, " n"]) -> bool:
         return extreme or number < 0
     low, high = float(others.min()), float(others.max())
     count, gap = present.size - others.size, max(low - number, number - high)
-    usual = float(np.percentile(np.abs(_some(others)), 95))
+    usual = float(np.percentile(np.abs(_sample(others)), 95))
     if extreme and (abs(number) >= _LARGEST or gap > (high - low) / 2):
         return True
     if number < 0 < low and (count > 1 or number == -1):
@@ -149,11 +150,11 @@ def _is_extreme(value: np.number) -> bool:
     return abs(float(value)) >= _LARGEST or float(value) in _ENDS
 
 
-def _some(values: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " m"]:
+def _sample(values: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " m"]:
     """An even sample of the values, enough for a percentile."""
     return values[:: max(1, values.size // _SAMPLE)]
 
 
-def _plain(value: np.number) -> str:
+def _number_text(value: np.number) -> str:
     wide = value.astype(np.float32) if value.dtype == np.float16 else value
     return str(wide).removesuffix(".0")

@@ -7,7 +7,7 @@ from ast_jax.data.layout import near_match
 from ast_jax.data.listing import Sample
 from ast_jax.data.walk import one_form
 from ast_jax.errors import UserError
-from ast_jax.files import expanded
+from ast_jax.files import expand_home
 
 
 def read_names(path: str) -> tuple[str, ...]:
@@ -19,7 +19,7 @@ def read_names(path: str) -> tuple[str, ...]:
     if not path:
         return ()
     try:
-        content = expanded(path).read_bytes()
+        content = expand_home(path).read_bytes()
         wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
         text = content.decode("utf-16" if wide else "utf-8-sig")
     except OSError as error:
@@ -32,7 +32,7 @@ def read_names(path: str) -> tuple[str, ...]:
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
-def chosen(
+def find_ids(
     names: Sequence[str], samples: Sequence[Sample], root: Path, category: str
 ) -> tuple[str, ...]:
     """The ids of the samples with these names, in the samples' order.

@@ -9,7 +9,7 @@ from absl import logging
 
 from ast_jax.data.listing import Listing, Sample
 from ast_jax.data.part import GOOD
-from ast_jax.data.walk import files_below, one_form, unusable
+from ast_jax.data.walk import files_below, one_form, unusable_reason
 
 Files = dict[str, tuple[Path, ...]]
 
@@ -59,7 +59,7 @@ class FilesByStem:
         for path in paths:
             if path.suffix.lower() not in suffixes:
                 continue
-            if problem := unusable(path):
+            if problem := unusable_reason(path):
                 problems.append(problem)
                 continue
             parts = path.relative_to(folder).with_suffix("").parts
@@ -72,7 +72,7 @@ class FilesByStem:
         files = {stem: (path,) for stem, path in found.items()}
         return cls(folder, files, tuple(problems))
 
-    def of(self, stems: Collection[str]) -> Files:
+    def match(self, stems: Collection[str]) -> Files:
         """The files of each stem.
 
         A file that has no stem's whole path may still match by its name alone, if both
@@ -80,8 +80,8 @@ class FilesByStem:
         test/bent/day2/000 may be masks/bent/000.
         """
         matched = {stem: self.files[stem] for stem in stems if stem in self.files}
-        wanted = _by_name(stem for stem in stems if stem not in matched)
-        left = _by_name(stem for stem in self.files if stem not in matched)
+        wanted = _group_by_name(stem for stem in stems if stem not in matched)
+        left = _group_by_name(stem for stem in self.files if stem not in matched)
         for name, (stem, *more) in wanted.items():
             (other, *others) = left.get(name, (stem,))
             nested_once = ("/" in stem) != ("/" in other)
@@ -90,7 +90,7 @@ class FilesByStem:
         return matched
 
 
-def _by_name(stems: Iterable[str]) -> dict[str, list[str]]:
+def _group_by_name(stems: Iterable[str]) -> dict[str, list[str]]:
     names: dict[str, list[str]] = {}
     for stem in stems:
         names.setdefault(stem.rpartition("/")[2], []).append(stem)
@@ -134,14 +134,14 @@ def join_by_stem(
     if defect != GOOD and defect.lower() == GOOD:
         problems.append(f"{split}/{defect}: write {GOOD!r} in lower case")
     if images and clouds:  # if a part has two stems, the image's counts
-        owners = images.of(tuple(clouds.files))
+        owners = images.match(tuple(clouds.files))
         stems = [s for s in stems if s in images.files or s not in owners]
-    by_stem = {id(found): found.of(stems) for found in kinds}
+    by_stem = {id(found): found.match(stems) for found in kinds}
 
     def match(kind: str, found: FilesByStem, stem: str) -> tuple[Path, ...]:
         if stem not in by_stem[id(found)]:
             line = f"{found.folder}: no {kind} of {split}/{defect}/{stem}"
-            problems.append(line + _left_over(found, by_stem[id(found)]))
+            problems.append(line + _suggest_name(found, by_stem[id(found)]))
         return by_stem[id(found)].get(stem, ())
 
     no_truth = defect != GOOD and not (masks and masks.files)
@@ -174,7 +174,7 @@ def join_by_stem(
     return Listing(tuple(samples), tuple(problems))
 
 
-def _left_over(found: FilesByStem, matched: Files) -> str:
+def _suggest_name(found: FilesByStem, matched: Files) -> str:
     """Makes the end of a line about a missing file: another name that it may have."""
     taken = {path for paths in matched.values() for path in paths}
     left = [path for paths in found.files.values() for path in paths]
@@ -182,7 +182,7 @@ def _left_over(found: FilesByStem, matched: Files) -> str:
     return f"; is it {other.name}? Its stem must be the image's" if other else ""
 
 
-def good_only(folders: Iterable[Path]) -> list[Path]:
+def keep_good(folders: Iterable[Path]) -> list[Path]:
     """The folder `good` of a training split; warns about other folders."""
     kept = []
     for folder in folders:

@@ -12,7 +12,13 @@ from typing import Any
 from ast_jax.data.layout import Files, FilesByStem, join_by_stem, near_match
 from ast_jax.data.listing import SPLITS, Listing
 from ast_jax.data.part import GOOD
-from ast_jax.data.walk import existing, is_file, one_form, shown, unusable
+from ast_jax.data.walk import (
+    find_existing,
+    is_file,
+    one_form,
+    path_text,
+    unusable_reason,
+)
 from ast_jax.errors import UserError
 
 NAMES = ("manifest.csv", "manifest.jsonl")
@@ -25,7 +31,7 @@ def find_manifest(root: Path) -> Path | None:
         return root
     found = [root / name for name in NAMES if os.path.lexists(root / name)]
     for path in found:
-        if problem := unusable(path):
+        if problem := unusable_reason(path):
             raise UserError(problem)
     if len(found) > 1:
         raise UserError(f"{root}: {' and '.join(NAMES)} are both there; keep one")
@@ -98,15 +104,15 @@ def _files(folder: Path, row: dict[str, Any]) -> tuple[Files, list[str]]:
         names = row.get(column) or ()
         names = (names,) if isinstance(names, str) else tuple(names)
         if names:
-            found[column] = tuple(existing(folder / name) for name in names)
+            found[column] = tuple(find_existing(folder / name) for name in names)
     paths = [path for paths in found.values() for path in paths]
-    return found, [_wrong(path) for path in paths if _wrong(path)]
+    return found, [_reason(path) for path in paths if _reason(path)]
 
 
-def _wrong(path: Path) -> str:
+def _reason(path: Path) -> str:
     if is_file(path) or os.path.islink(path):
-        return unusable(path)
-    return f"{shown(path)}: no such file"
+        return unusable_reason(path)
+    return f"{path_text(path)}: no such file"
 
 
 def _stem(name: str) -> str:

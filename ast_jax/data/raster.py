@@ -73,13 +73,13 @@ def read_raster(content: bytes, name: str) -> Raster:
     """
     tag = 1
     if content.startswith(_TIFF):
-        values, tag = _by_tifffile(content, name)
+        values, tag = _read_by_tifffile(content, name)
         if values is not None:
             return Raster(_UPRIGHT.get(tag, np.asarray)(values), False, tag in _UPRIGHT)
     with open_picture(content, name) as image:
         lossy = _is_lossy(image, content)
         # Before `getexif`, because that lets Pillow load the image.
-        values = _both_bytes(image, content)
+        values = _read_both_bytes(image, content)
         clear = image.info.get("transparency")
         orientation = image.getexif().get(_ORIENTATION, 1)
         if values is None:
@@ -90,7 +90,7 @@ def read_raster(content: bytes, name: str) -> Raster:
             values = _UPRIGHT.get(orientation, np.asarray)(values)
         values = values if values.ndim == 3 else values[..., None]
         if clear is not None and values.dtype != np.uint8:
-            values = _with_alpha(values, clear)
+            values = _add_alpha(values, clear)
         return Raster(values, lossy, orientation in _UPRIGHT or tag in _UPRIGHT)
 
 
@@ -158,7 +158,7 @@ def colours(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _both_bytes(
+def _read_both_bytes(
     image: ImageFile.ImageFile, content: bytes
 ) -> Shaped[np.ndarray, "h w c"] | None:
     """Returns 16-bit colour with both bytes; None if the image has no such colour.
@@ -182,7 +182,7 @@ def _both_bytes(
     return np.asarray(image).astype(np.uint16) << 8 | low
 
 
-def in_native_order(image: ImageFile.ImageFile) -> Shaped[np.ndarray, "h w"]:
+def read_in_native_order(image: ImageFile.ImageFile) -> Shaped[np.ndarray, "h w"]:
     """Reads a TIFF file that libtiff decompresses.
 
     libtiff puts the bytes into this machine's order; Pillow would turn them again.
@@ -193,7 +193,7 @@ def in_native_order(image: ImageFile.ImageFile) -> Shaped[np.ndarray, "h w"]:
     return _unpack(image, _NATIVE.get(tile.args[0], tile.args[0]))
 
 
-def _with_alpha(
+def _add_alpha(
     values: Shaped[np.ndarray, "h w c"], clear: int | tuple[int, ...]
 ) -> Shaped[np.ndarray, "h w 4"]:
     """Adds the alpha of a 16-bit PNG in which one colour is transparent."""
@@ -210,7 +210,7 @@ def _unpack(image: ImageFile.ImageFile, mode: str) -> Shaped[np.ndarray, "h w *c
     return np.asarray(image)
 
 
-def _by_tifffile(
+def _read_by_tifffile(
     content: bytes, name: str
 ) -> tuple[Shaped[np.ndarray, "h w c"] | None, int]:
     """Returns the first page's values and orientation; None for values Pillow reads."""
@@ -237,7 +237,7 @@ def _by_tifffile(
         try:
             if photometric not in _PHOTOMETRIC:
                 raise ValueError(f"{photometric} of {bits} bits isn't read; store RGB")
-            return _grey_or_colour(page, photometric), orientation
+            return _read_grey_or_colour(page, photometric), orientation
         except (ValueError, KeyError, ImportError, NotImplementedError) as error:
             # Pillow has more codecs, and reads these layouts correctly.
             packed = bits == 12 and page.samplesperpixel == 1 and file.byteorder == "<"
@@ -278,7 +278,7 @@ def codec_error(page: tifffile.TiffPage, name: str) -> UserError:
     )
 
 
-def _grey_or_colour(
+def _read_grey_or_colour(
     page: tifffile.TiffPage, photometric: str
 ) -> Shaped[np.ndarray, "h w c"]:
     values = page.asarray()
@@ -288,10 +288,10 @@ def _grey_or_colour(
     values = values if values.ndim == 3 else values[..., None]
     if photometric == "MINISWHITE" and values.dtype.kind == "u":
         values = np.iinfo(values.dtype).max - values
-    return _without_extras(values, page)
+    return _drop_extras(values, page)
 
 
-def _without_extras(
+def _drop_extras(
     values: Shaped[np.ndarray, "h w samples"], page: tifffile.TiffPage
 ) -> Shaped[np.ndarray, "h w c"]:
     """Returns grey, RGB or RGBA from all samples of a page."""

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ast_jax.data.exclude import chosen
-from ast_jax.data.ignored import describe_ignored, unread_clouds
+from ast_jax.data.exclude import find_ids
+from ast_jax.data.ignored_files import describe_ignored, unread_clouds
 from ast_jax.data.listing import Listing, problems_error
 from ast_jax.errors import UserError
 
@@ -66,7 +66,7 @@ def require_training(
     )
 
 
-def left_out(
+def leave_out(
     listing: Listing,
     names: Sequence[str],
     ids: Sequence[str] | None,
@@ -77,7 +77,7 @@ def left_out(
 
     Args:
         listing: all samples.
-        names: of pictures to leave out, see `exclude.chosen`.
+        names: of pictures to leave out, see `exclude.find_ids`.
         ids: of these pictures, as a run has recorded them, instead of names.
         root: the data set's folder.
         category: the category's name.
@@ -87,7 +87,7 @@ def left_out(
     """
     train = [sample for sample in listing.samples if sample.split == "train"]
     if ids is None:
-        excluded = chosen(names, train, root, category)
+        excluded = find_ids(names, train, root, category)
     else:
         excluded = tuple(sample.id for sample in train if sample.id in ids)
     if len(excluded) == len(train):

@@ -8,7 +8,7 @@ from pathlib import Path
 from ast_jax.errors import UserError
 
 
-def shown(path: str | os.PathLike) -> str:
+def path_text(path: str | os.PathLike) -> str:
     """A path as text that can always be printed."""
     return str(path).encode("utf-8", "backslashreplace").decode()
 
@@ -18,7 +18,7 @@ def one_form(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def existing(path: Path) -> Path:
+def find_existing(path: Path) -> Path:
     """The path, or an existing path with the same name in another Unicode form."""
     if os.path.lexists(path):
         return path
@@ -41,7 +41,7 @@ def entries(folder: Path) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        name, reason = shown(folder), error.strerror
+        name, reason = path_text(folder), error.strerror
         raise UserError(f"{name}: cannot be read ({reason})") from error
     # macOS writes a hidden ._000.png beside 000.png.
     return [path for path in found if not path.name.startswith(".")]
@@ -64,16 +64,16 @@ def files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[P
             yield path
 
 
-def unusable(path: Path) -> str:
+def unusable_reason(path: Path) -> str:
     """The reason why a file cannot be used, in a line; "" if it can."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        return f"{shown(path)}: its name is not UTF-8; rename it"
+        return f"{path_text(path)}: its name is not UTF-8; rename it"
     if is_file(path):
         return ""
     if os.path.islink(path):
-        return f"{path}: a link to {shown(os.readlink(path))}, which is not there"
+        return f"{path}: a link to {path_text(os.readlink(path))}, which is not there"
     return f"{path}: no file"
 
 

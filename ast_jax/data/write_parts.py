@@ -13,7 +13,7 @@ from PIL import Image
 
 from ast_jax.data.part import Sequences, join_parts
 from ast_jax.errors import UserError
-from ast_jax.files import expanded
+from ast_jax.files import expand_home
 
 
 def write_parts(
@@ -44,7 +44,7 @@ def write_parts(
             _write_manifest(written, parts)
             if not root.exists():
                 written.replace(root)
-            elif not _equal(written, root):
+            elif not _are_equal(written, root):
                 raise UserError(
                     f"{root} holds the parts of another fit; take another workdir."
                 )
@@ -68,7 +68,7 @@ def _write_manifest(folder: Path, parts: list[tuple[Any, Any]]) -> None:
 def _file(folder: Path, index: int, source: Any, kind: str) -> str:
     """The path of a source; writes an array to the folder, and returns that path."""
     if isinstance(source, str | os.PathLike):
-        return str(expanded(source).absolute())
+        return str(expand_home(source).absolute())
     path = folder / kind / f"{index:06d}"
     path.parent.mkdir(exist_ok=True)
     if kind == "depth":
@@ -98,7 +98,7 @@ def _write_image(path: Path, pixels: np.ndarray, name: str) -> None:
         tifffile.imwrite(path, pixels, photometric="rgb")
 
 
-def _equal(one: Path, other: Path) -> bool:
+def _are_equal(one: Path, other: Path) -> bool:
     """Whether two folders hold the same files."""
     names = _file_names(one)
     if names != _file_names(other):

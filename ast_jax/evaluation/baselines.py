@@ -31,10 +31,10 @@ from ast_jax.evaluation import numbers
 from ast_jax.features.category import Category
 from ast_jax.features.inputs import Inputs
 from ast_jax.features.whitening import BlockWhitening
-from ast_jax.inference.category import no_scores
-from ast_jax.inference.ensemble import Scores, decision, units_of
+from ast_jax.inference.category import empty_scores
+from ast_jax.inference.ensemble import Scores, decision, distance_units
 from ast_jax.inference.pair import score
-from ast_jax.training.folds import fold_count, left_out
+from ast_jax.training.folds import fold_count, split_fold
 
 PATCHES = 131_072
 """The largest number of positions that the nearest patch keeps."""
@@ -85,7 +85,7 @@ def fit_baselines(category: Category) -> tuple[Baseline, Baseline]:
     """
     config, good = category.config, category.inputs("train")
     if fold_count(category) == 1:  # with several folds, some pair learns each image
-        good = good.select(left_out(category, "")[0])
+        good = good.select(split_fold(category, "")[0])
     options = config.evaluation
     reading = scoring.Reading(options.smoothing, options.image_score == "top")
     gaussian = fit_gaussian(good, reading, config.train.batch_size)
@@ -95,7 +95,7 @@ def fit_baselines(category: Category) -> tuple[Baseline, Baseline]:
 def baseline_figures(baseline: Baseline, category: Category) -> dict[str, Any]:
     """Returns the figures of a category's test images, as `results.json` has them."""
     config, inputs = category.config, category.inputs("test")
-    scores = no_scores(inputs.side)
+    scores = empty_scores(inputs.side)
     if len(inputs):
         arrays = score(baseline, inputs, batch_size=config.train.batch_size)
         kind = decision(config.evaluation.image_score, masked=inputs.has_foreground)
@@ -116,7 +116,7 @@ def fit_gaussian(good: Inputs, reading: scoring.Reading, batch_size: int) -> Bas
         reading,
     )
     arrays = score(plain, good, batch_size=batch_size)[plain.name]
-    units = units_of(arrays["groups"], good, batch_size)
+    units = distance_units(arrays["groups"], good, batch_size)
     return dataclasses.replace(plain, units=units)
 
 
@@ -146,7 +146,7 @@ def fit_nearest(good: Inputs, reading: scoring.Reading) -> Baseline:
     images = rng.permutation(len(good))[:PATCHES]
     each, kept = PATCHES // len(images), []
     for image in images:
-        part = good.normalised(None).take(np.array([image]))
+        part = good.with_normaliser(None).take(np.array([image]))
         rows = part["x"][part["foreground"] > 0]
         kept.append(rows[rng.permutation(len(rows))[:each]])
     rows = np.concatenate(kept)

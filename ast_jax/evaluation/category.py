@@ -6,7 +6,7 @@ from ast_jax import data
 from ast_jax.evaluation.results import Evaluation, evaluate_scores
 from ast_jax.features.category import Category
 from ast_jax.inference.category import calibrate_category, score_test_images
-from ast_jax.inference.oddest import oddest_good_parts, oddest_of
+from ast_jax.inference.oddest import oddest_good_parts, oddest_left_out
 from ast_jax.run import Run
 
 
@@ -34,7 +34,7 @@ def evaluate_category(
         if len(parts) or parts.notes
     }
     if left_out.parts and calibration is not None:
-        oddest = oddest_of(left_out, calibration)
+        oddest = oddest_left_out(left_out, calibration)
     else:
         oddest = oddest_good_parts(run, category, ensemble)
     evaluation = Evaluation(

@@ -5,7 +5,7 @@ from pathlib import Path
 import tifffile
 
 from ast_jax.evaluation.results import Evaluation
-from ast_jax.files import UniqueNames, whole
+from ast_jax.files import UniqueNames, open_whole
 
 
 def write_maps(folder: Path, evaluation: Evaluation) -> None:
@@ -19,5 +19,5 @@ def write_maps(folder: Path, evaluation: Evaluation) -> None:
     folder, unique = folder / evaluation.name, UniqueNames(".tiff")
     for index, part in enumerate(evaluation.parts):
         score_map = evaluation.scores["student"].map_at(index, part.size)
-        with whole(folder / f"{unique(part.id)}.tiff") as file:
+        with open_whole(folder / f"{unique(part.id)}.tiff") as file:
             tifffile.imwrite(file, score_map)

@@ -38,14 +38,14 @@ def pixel_figures(parts: Parts, scores: Scores) -> Metrics:
     """
     fine = 8 * scores.maps.shape[1]
     figures = pixel_metrics(
-        *_in_step(
+        *_iterate_in_step(
             parts,
             lambda index, part: scores.map_at(index, part.size),
             lambda index, part: part.mask,
         )
     )
     small = pixel_metrics(
-        *_in_step(
+        *_iterate_in_step(
             parts,
             lambda index, part: scores.map_at(index),
             lambda index, part: resize_bilinear(part.mask.astype(np.float32), fine) > 0,
@@ -61,7 +61,7 @@ def kind_figures(parts: Parts, scores: Scores) -> Metrics:
     """
     images = image_figures(_labels(parts), scores)
     pixels = spro_metrics(
-        *_in_step(
+        *_iterate_in_step(
             parts,
             lambda index, part: scores.map_at(index, part.size),
             lambda index, part: part.masks,
@@ -128,7 +128,7 @@ def figures(
     }
     reasons = missing_reasons(parts, values)
     if kinds:
-        apart, why = _kinds_apart(parts, scores, kinds)
+        apart, why = _figures_of_kinds(parts, scores, kinds)
         values |= apart
         reasons = {k: why.get(k, reasons.get(k)) for k in values if values[k] is None}
     left_out = [] if values["pixel_auroc"] is None else notes(parts)
@@ -160,7 +160,7 @@ def _labels(parts: Parts) -> Bool[np.ndarray, " n"]:
     return np.asarray([defect != GOOD for defect in parts.defects], bool)
 
 
-def _in_step(
+def _iterate_in_step(
     parts: Parts, *functions: Callable[[int, Part], Any]
 ) -> list[Iterator[Any]]:
     """The results of each function for the parts with ground truth, as iterators.
@@ -173,7 +173,7 @@ def _in_step(
     return [itertools.starmap(*both) for both in zip(functions, copies, strict=True)]
 
 
-def _kinds_apart(
+def _figures_of_kinds(
     parts: Parts, scores: Scores, kinds: Mapping[str, str]
 ) -> tuple[Metrics, dict[str, str]]:
     """The figures of each kind and their means, and the reason for each null."""

@@ -62,7 +62,7 @@ def scores_by_component(
         good.append(score_map[~mask])
         regions.extend(_components(score_map, mask))
     return PixelScores(
-        _ascending(good), tuple(regions), tuple(float(r.size) for r in regions)
+        _join_sorted(good), tuple(regions), tuple(float(r.size) for r in regions)
     )
 
 
@@ -92,7 +92,7 @@ def scores_by_defect(
             if mask.any():
                 regions.append(np.sort(score_map[mask]))
                 areas.append(float(area))
-    return PixelScores(_ascending(good), tuple(regions), tuple(areas))
+    return PixelScores(_join_sorted(good), tuple(regions), tuple(areas))
 
 
 def area_under_pro(
@@ -117,7 +117,7 @@ def area_under_pro(
         counted = region[-int(np.ceil(saturation)) :]
         weights = _weights(counted.size, saturation)
         before, after = false_positive_rates(scores.good, counted)
-        total += [weights @ _marked_until(before, after, x) for x in bounds]
+        total += [weights @ _marked_area(before, after, x) for x in bounds]
     return total / (bounds * len(scores.regions))
 
 
@@ -153,7 +153,7 @@ def false_positive_rates(
     return above / good.size, at_or_above / good.size
 
 
-def _marked_until(
+def _marked_area(
     before: Float[np.ndarray, " n"], after: Float[np.ndarray, " n"], limit: float
 ) -> Float[np.ndarray, " n"]:
     """∫_0^limit of a step that rises linearly from 0 at `before` to 1 at `after`."""
@@ -201,7 +201,7 @@ def _union(
     return np.any(masks, axis=0) if masks else np.zeros(shape, bool)
 
 
-def _ascending(
+def _join_sorted(
     pieces: list[Float32[np.ndarray, " _size"]],
 ) -> Float32[np.ndarray, " total"]:
     """Joins all pieces in one sorted array; empties the list to save memory."""

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from ast_jax.data.part import Parts
 from ast_jax.evaluation import numbers
-from ast_jax.evaluation.published import published_results
+from ast_jax.evaluation.published_results import published_results
 from ast_jax.inference.calibration import Calibration
 from ast_jax.inference.category import CategoryScores, LeftOut
 from ast_jax.inference.ensemble import Scores, ScoresBySeed

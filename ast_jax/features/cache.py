@@ -25,7 +25,7 @@ from jaxtyping import Shaped
 
 from ast_jax.errors import UserError
 from ast_jax.features.prefetch import WORKERS
-from ast_jax.files import UNFINISHED, read_errors, whole, write_errors
+from ast_jax.files import UNFINISHED, open_whole, read_errors, write_errors
 
 FORMAT_VERSION = 2  # raise it when the same sources give other arrays
 REMEDY = (
@@ -105,7 +105,7 @@ class Store:
             )
         path = self.path(part)
         content = self._header + np.ascontiguousarray(array).tobytes()
-        with whole(path, REMEDY) as file:
+        with open_whole(path, REMEDY) as file:
             file.write(content)
             file.write(_digest(path, content))
 

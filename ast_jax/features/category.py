@@ -18,7 +18,7 @@ from ast_jax.device_memory import memory_errors
 from ast_jax.features.blocks import Block, channel_blocks
 from ast_jax.features.extract import Features, extract, median_slopes
 from ast_jax.features.inputs import Inputs
-from ast_jax.files import expanded
+from ast_jax.files import expand_home
 from ast_jax.mode import Mode
 from ast_jax.parallel import main_first
 from ast_jax.run import Run
@@ -71,7 +71,7 @@ class Category:
 
     @property
     def _cache_dir(self) -> Path:
-        return expanded(self.config.dataset.data_dir) / "features"
+        return expand_home(self.config.dataset.data_dir) / "features"
 
     @functools.cached_property
     def exaggeration(self) -> float | None:

@@ -170,7 +170,9 @@ def _rgb(backbone: Backbone, bit_depth: int, image_size: int, *options: Any) -> 
     def picture(part: Part) -> np.ndarray:
         return resize_image(part.image, image_size)
 
-    return _through(backbone, "rgb", "image", sources, picture, image_size, *options)
+    return _backbone_recipe(
+        backbone, "rgb", "image", sources, picture, image_size, *options
+    )
 
 
 def _normals(
@@ -188,10 +190,12 @@ def _normals(
             part.z, image_size, exaggeration, depth_options, name=part.id
         )
 
-    return _through(backbone, "normals", "z", sources, picture, image_size, *options)
+    return _backbone_recipe(
+        backbone, "normals", "z", sources, picture, image_size, *options
+    )
 
 
-def _through(
+def _backbone_recipe(
     backbone: Backbone,
     name: str,
     content: str,
@@ -209,7 +213,7 @@ def _through(
     return Recipe(
         Kind(name, content, (side, side, backbone.channels), dtype, sources),
         picture,
-        _on_devices(backbone, devices),
+        _share_batches(backbone, devices),
         -(-batch_size // len(devices)) * len(devices),
     )
 
@@ -236,7 +240,7 @@ def _depth_and_foreground(
     return np.concatenate([channels, weight[..., None]], axis=-1)
 
 
-def _on_devices(backbone: Backbone, devices: Sequence[jax.Device]) -> Network:
+def _share_batches(backbone: Backbone, devices: Sequence[jax.Device]) -> Network:
     """The backbone; the devices share each batch."""
     mesh = jax.make_mesh(
         (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
@@ -307,7 +311,7 @@ def _blocks(
         for first, (output, _) in zip(range(0, len(parts), size), pairs, strict=True):
             rows = slice(first, min(first + size, len(parts)))
             block = jax.device_get(output)[: rows.stop - first]
-            yield rows, _finite(block, parts.ids[rows], recipe.kind.dtype)
+            yield rows, _convert(block, parts.ids[rows], recipe.kind.dtype)
 
 
 def _pad(rows: Sequence[np.ndarray], size: int) -> Shaped[np.ndarray, "{size} ..."]:
@@ -315,7 +319,7 @@ def _pad(rows: Sequence[np.ndarray], size: int) -> Shaped[np.ndarray, "{size} ..
     return np.stack([*rows, *[np.zeros_like(rows[0])] * (size - len(rows))])
 
 
-def _finite(
+def _convert(
     block: Float[np.ndarray, "b h w c"], ids: Sequence[str], dtype: str
 ) -> Float[np.ndarray, "b h w c"]:
     """Converts features to the stored type, and checks that they are finite."""

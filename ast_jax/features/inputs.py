@@ -84,7 +84,9 @@ class Inputs:
         """The inputs of some of the parts."""
         return dataclasses.replace(self, rows=self.rows[np.asarray(rows, int)])
 
-    def normalised(self, normaliser: Normaliser | BlockWhitening | None) -> "Inputs":
+    def with_normaliser(
+        self, normaliser: Normaliser | BlockWhitening | None
+    ) -> "Inputs":
         """Returns inputs with standardised image features, or with x whitened."""
         return dataclasses.replace(self, normaliser=normaliser)
 
@@ -99,7 +101,7 @@ class Inputs:
 
     def fit_whitening(self) -> BlockWhitening:
         """Fits the whitening of each block on the foreground of all parts."""
-        plain, blocks, start = self.normalised(None), [], 0
+        plain, blocks, start = self.with_normaliser(None), [], 0
         for block in self.blocks:
             channels = slice(start, start + block.channels)
             blocks.append(plain._fit_block(channels))

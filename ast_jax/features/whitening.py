@@ -57,7 +57,7 @@ def fit_whitening(
         n += len(y)
         second += y.T @ y
         fourth += np.square(np.square(y).sum(1)).sum()
-    variances, directions = np.linalg.eigh(shrunk(second / n, fourth / n, n))
+    variances, directions = np.linalg.eigh(shrink(second / n, fourth / n, n))
     deviations = np.sqrt(np.maximum(variances, _SMALLEST))
     return Whitening(
         mean.astype(np.float32),
@@ -85,7 +85,7 @@ def _moments(
     return origin + first / n, std
 
 
-def shrunk(
+def shrink(
     covariance: Float[np.ndarray, "c c"], fourth: float, n: int
 ) -> Float[np.ndarray, "c c"]:
     """Shrinks a covariance towards a multiple of the identity, by Ledoit and Wolf.

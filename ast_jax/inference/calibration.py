@@ -147,13 +147,13 @@ class Calibration:
           scores: the image scores. With cross, the scores of each fold's pair, which
             are compared with the scores that this pair gave to its left-out parts.
         """
-        return (1 + self._at_least(scores)) / (len(self.scores) + 1)
+        return (1 + self._count_at_least(scores)) / (len(self.scores) + 1)
 
     def anomalous(self, scores: OwnScores) -> Bool[np.ndarray, " b"]:
         """Whether the p-value is at most `attainable`; a NaN is anomalous too."""
         if not self.is_cross:
             return ~(np.reshape(scores, len(scores)) <= self.threshold)
-        few = self._at_least(scores) < self.exceeding
+        few = self._count_at_least(scores) < self.exceeding
         return few | np.isnan(_columns(scores)).any(1)
 
     def thresholds(
@@ -200,7 +200,7 @@ class Calibration:
         # At most n, for an alpha close to 1: a score above all left-out ones is rank 1.
         return min(count, max(1, math.floor(self.alpha * (count + 1) + _ROUNDING)))
 
-    def _at_least(self, scores: OwnScores) -> Int[np.ndarray, " b"]:
+    def _count_at_least(self, scores: OwnScores) -> Int[np.ndarray, " b"]:
         """The number of left-out scores that are at least the part's."""
         columns = _columns(scores)
         held_out, folds = np.array(self.scores), np.array(self.score_folds)
@@ -288,13 +288,13 @@ def calibrate(
         alpha,
         tuple(scores[by_score].astype(float).tolist()),
         tuple(map_maxima[by_maximum].astype(float).tolist()),
-        *(() if folds is None else _in_orders(folds, by_score, by_maximum)),
+        *(() if folds is None else _reorder(folds, by_score, by_maximum)),
     )
     _warn_if_unattainable(result)
     return result
 
 
-def _in_orders(folds: np.ndarray, *orders: np.ndarray) -> list[tuple[int, ...]]:
+def _reorder(folds: np.ndarray, *orders: np.ndarray) -> list[tuple[int, ...]]:
     return [tuple(folds[order].tolist()) for order in orders]
 
 

@@ -69,7 +69,7 @@ def calibrate_category(
     Raises:
       UserError: there is no trained pair, or an image that it learned from is gone.
     """
-    if keep and (other := first_other(run, category)):
+    if keep and (other := find_changed_image(run, category)):
         return _keep_calibration(run, category, other)
     config, names = category.config, run.members(category.name)
     batch_size, alpha = config.train.batch_size, config.calibration.alpha
@@ -90,7 +90,7 @@ def calibrate_category(
     ensemble = Ensemble.load(run, category.name).with_units(good, batch_size)
     for member in names:
         write_units(run, category.name, member, ensemble.pairs[member])
-    ensemble = ensemble.scaled_by(good, batch_size)
+    ensemble = ensemble.fit_scales(good, batch_size)
     each = {
         fold: rows(member, "held_out")
         for member in names
@@ -113,7 +113,7 @@ def calibrate_category(
             held_out = rows(names[0], "held_out")
             parts = category.parts["train"].subset(held_out)
             inputs = train.select(held_out)
-        scores = no_scores(train.side)
+        scores = empty_scores(train.side)
         if len(inputs):
             scores = ensemble.score(inputs, batch_size)["student"]
     left_out = LeftOut(parts, scores)
@@ -135,7 +135,7 @@ def _concatenate(each: Iterable[Scores]) -> Scores:
     return Scores(*joined, smoothing=each[0].smoothing)
 
 
-def first_other(run: Run, category: Category) -> str | None:
+def find_changed_image(run: Run, category: Category) -> str | None:
     """The id of the first good image that differs from the run's, or None.
 
     Its content differs, or it is missing, or it is a new validation image. A run of an
@@ -175,7 +175,7 @@ def _keep_calibration(run: Run, category: Category, other: str) -> CalibratedCat
     ensemble = Ensemble.load(run, name)
     ensemble = dataclasses.replace(ensemble, scales=scales)
     side = run.read_inputs(name, run.members(name)[0])["side"]
-    nothing = LeftOut(category.parts["train"].subset([]), no_scores(side))
+    nothing = LeftOut(category.parts["train"].subset([]), empty_scores(side))
     return CalibratedCategory(ensemble, calibration, nothing)
 
 
@@ -194,16 +194,16 @@ def score_test_images(ensemble: Ensemble, category: Category) -> CategoryScores:
     """
     config, inputs = category.config, category.inputs("test")
     if not len(inputs):
-        combined = dict.fromkeys(NETWORKS, no_scores(inputs.side))
+        combined = dict.fromkeys(NETWORKS, empty_scores(inputs.side))
         seeds = map(str, config.train.seeds)
         return CategoryScores(dict.fromkeys(seeds, combined), combined)
     masked = inputs.has_foreground
     by_member = ensemble.score_by_member(inputs, config.train.batch_size)
-    by_seed = ensemble.by_seed(by_member, masked=masked)
+    by_seed = ensemble.combine_by_seed(by_member, masked=masked)
     return CategoryScores(by_seed, ensemble.combine(by_member, masked=masked))
 
 
-def no_scores(side: int) -> Scores:
+def empty_scores(side: int) -> Scores:
     """Returns empty scores; maps have this height and width."""
     none = np.zeros(0, np.float32)
     return Scores(np.zeros((0, side, side), np.float32), none, none, none)

@@ -30,7 +30,7 @@ from ast_jax.inference.prediction import Prediction
 from ast_jax.inference.program import Program, refuse_fork
 from ast_jax.inference.read_part import FileOrArray
 from ast_jax.inference.score_function import ScoreFunction
-from ast_jax.inference.traced import TracedPrograms
+from ast_jax.inference.traced_programs import TracedPrograms
 from ast_jax.run import FULL_DEPTH, Run
 
 # A part: (image, xyz), or the one of them that the mode needs.

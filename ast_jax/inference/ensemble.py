@@ -154,7 +154,7 @@ class Ensemble:
         }
         return dataclasses.replace(self, pairs={**self.pairs, **pairs})
 
-    def scaled_by(self, good: Mapping[str, Inputs], batch_size: int) -> "Ensemble":
+    def fit_scales(self, good: Mapping[str, Inputs], batch_size: int) -> "Ensemble":
         """Fits each pair's scales on its good training images."""
         if len(self.pairs) == 1:
             return self
@@ -168,7 +168,7 @@ class Ensemble:
         """The scores of every single pair."""
         return {name: self._score(name, inputs, batch_size) for name in self.pairs}
 
-    def by_seed(self, by_member: ScoresBySeed, *, masked: bool) -> ScoresBySeed:
+    def combine_by_seed(self, by_member: ScoresBySeed, *, masked: bool) -> ScoresBySeed:
         """The scores of each seed: of its pair, or of its folds together."""
         grouped = _group(by_member, 0)
         return {
@@ -224,7 +224,7 @@ class Ensemble:
         """
         folds = _group(by_seed, 1)
         if len(folds) > 1:
-            return _mean_of(
+            return _average(
                 [self.combine_network(fold, network) for fold in folds.values()]
             )
         if not self.scales:
@@ -268,7 +268,7 @@ def _is_cross(by_member: Mapping[str, object]) -> bool:
     return any(seed_and_fold(member)[1] for member in by_member)
 
 
-def _mean_of(folds: list[ScoreArrays]) -> ScoreArrays:
+def _average(folds: list[ScoreArrays]) -> ScoreArrays:
     """The mean of every array over the folds, and every fold's image scores."""
     mean = {name: sum(one[name] for one in folds) / len(folds) for name in folds[0]}
     each = {
@@ -282,10 +282,10 @@ def _mean_of(folds: list[ScoreArrays]) -> ScoreArrays:
 def fit_units(pair: Pair, good: Inputs, batch_size: int) -> scoring.Units:
     """The units of a pair's groups, over the foreground of good images."""
     groups = score(pair, good, batch_size=batch_size)["student"]["groups"]
-    return units_of(groups, good, batch_size)
+    return distance_units(groups, good, batch_size)
 
 
-def units_of(
+def distance_units(
     groups: Float[np.ndarray, "n h w g"], good: Inputs, batch_size: int
 ) -> scoring.Units:
     """Returns the units of the images' distances, over their foreground."""

@@ -100,7 +100,9 @@ def _feedback(answers: Iterable[Row], calibration: Calibration) -> Feedback:
     defects = [one for one in last.values() if one["answer"] == DEFECTIVE]
     with_good = calibration
     if good:
-        with_good = calibration.with_parts(_own(good, "score"), _own(good, "maximum"))
+        with_good = calibration.with_parts(
+            _own_scores(good, "score"), _own_scores(good, "maximum")
+        )
     return Feedback(len(good), with_good, _alarms(defects), _alarms(good))
 
 
@@ -109,7 +111,7 @@ def _alarms(answers: Sequence[Row]) -> Proportion | None:
     return Proportion(alarms, len(answers)) if answers else None
 
 
-def _own(rows: Sequence[Row], name: str) -> Float[np.ndarray, "b k"]:
+def _own_scores(rows: Sequence[Row], name: str) -> Float[np.ndarray, "b k"]:
     """Image scores or map maxima; with cross one for each fold."""
     return np.array([row.get(f"{name}_by_fold") or [row[name]] for row in rows], float)
 
@@ -125,7 +127,7 @@ def _check(calibration: Calibration, answers: Sequence[Row]) -> None:
     good = [row for row in answers if row["answer"] == GOOD]
     if not good:
         return
-    own, monitor = _own(good, "score"), Monitor(calibration, rejecting=False)
+    own, monitor = _own_scores(good, "score"), Monitor(calibration, rejecting=False)
     for scores in own:
         monitor.add(scores)
     chance = _rank_test(calibration, own)

@@ -28,7 +28,7 @@ class OddestParts(NamedTuple):
     held_out: bool
 
 
-def oddest_of(left_out: LeftOut, calibration: Calibration) -> OddestParts:
+def oddest_left_out(left_out: LeftOut, calibration: Calibration) -> OddestParts:
     """The oddest left-out parts, down to the one whose score is the threshold."""
     count = max(COUNT, min(_MOST, calibration.exceeding))
     parts, scores = left_out

@@ -27,7 +27,14 @@ from ast_jax.models import create_student, create_teacher
 from ast_jax.models.layers import TRANSFORMED
 from ast_jax.models.ops import convolution
 from ast_jax.models.teacher import ParallelTeacher, Teacher
-from ast_jax.parallel import data_mesh, is_main, place, replicated, split_batch, to_host
+from ast_jax.parallel import (
+    batch_sharding,
+    data_mesh,
+    is_main,
+    place,
+    replicated_sharding,
+    to_host,
+)
 from ast_jax.parameter import variable_shapes
 from ast_jax.run import Member, Run
 
@@ -162,13 +169,13 @@ def score(
     """
     mesh = mesh or data_mesh()
     batch_size = -(-batch_size // mesh.size) * mesh.size
-    variables = place(pair.variables, replicated(mesh))
-    inputs = inputs.normalised(pair.normaliser)
+    variables = place(pair.variables, replicated_sharding(mesh))
+    inputs = inputs.with_normaliser(pair.normaliser)
 
     def scores_from(first: int) -> dict[str, dict[str, jax.Array]]:
         rows = np.arange(first, first + batch_size)
         batch = inputs.take(np.minimum(rows, len(inputs) - 1))
-        batch = place(batch, split_batch(mesh))
+        batch = place(batch, batch_sharding(mesh))
         return pair.compiled(variables, batch["x"], batch["foreground"])
 
     outputs = map(scores_from, range(0, len(inputs), batch_size))
@@ -186,7 +193,7 @@ def load_pair(run: Run, category: str, seed: Member) -> Pair:
       UserError: it was not trained, or a checkpoint is missing or damaged.
     """
     # It imports Orbax and optax, so an import of Detector does without them.
-    from ast_jax.training.checkpoints import opened
+    from ast_jax.training.checkpoints import open_store
 
     record = run.read_inputs(category, seed)
     size = {"side": record["side"], "channels": record["channels"]}
@@ -197,8 +204,10 @@ def load_pair(run: Run, category: str, seed: Member) -> Pair:
     variables = {}
     for name, module in (("teacher", teacher), ("student", student)):
         template = variable_shapes(module, shape)
-        with opened(run.seed_directory(category, seed) / name) as store:
-            step, restored = store.restore_variables(template, replicated(data_mesh()))
+        with open_store(run.seed_directory(category, seed) / name) as store:
+            step, restored = store.restore_variables(
+                template, replicated_sharding(data_mesh())
+            )
         last = _last_step(run, name, record)
         if step < last:
             logging.warning(

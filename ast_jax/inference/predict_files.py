@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ast_jax.errors import UserError
 from ast_jax.features.prefetch import WORKERS
-from ast_jax.files import whole, write_errors
+from ast_jax.files import open_whole, write_errors
 from ast_jax.inference.detector import BATCH_SIZE, Detector
 from ast_jax.inference.heat_map import overlay
 from ast_jax.inference.monitor_file import MonitorFile
@@ -208,12 +208,12 @@ def _row(source: Source, prediction: Prediction) -> Row:
         "threshold": prediction.threshold,
         "p_value": prediction.p_value,
         "anomalous": prediction.anomalous,
-        **_by_fold(prediction),
+        **_fold_scores(prediction),
         "regions": regions and [dataclasses.asdict(region) for region in regions],
     }
 
 
-def _by_fold(prediction: Prediction) -> Row:
+def _fold_scores(prediction: Prediction) -> Row:
     """The scores that a later answer adds to the calibration."""
     if prediction.score_by_fold is None:
         return {"maximum": prediction.maximum}
@@ -231,9 +231,9 @@ def _write_maps(
     heat_map, score_map = Path(_HEAT_MAPS, f"{name}.png"), Path(_MAPS, f"{name}.tiff")
     picture = Image.fromarray(overlay(prediction, detector.colour_scale))
     # Level 1 is several times faster than the default for a tenth more bytes.
-    with whole(output / heat_map) as file:
+    with open_whole(output / heat_map) as file:
         picture.save(file, "PNG", compress_level=1)
-    with whole(output / score_map) as file:
+    with open_whole(output / score_map) as file:
         tifffile.imwrite(file, prediction.map)
     return {"heat_map": heat_map.as_posix(), "map": score_map.as_posix()}
 

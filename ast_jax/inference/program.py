@@ -14,8 +14,8 @@ from jaxtyping import Array
 from ast_jax.errors import UserError
 from ast_jax.inference.pair import tiles, transform_kernels
 from ast_jax.inference.score_function import ScoreFunction
-from ast_jax.inference.traced import TracedPrograms
-from ast_jax.parallel import DATA_AXIS, data_mesh, replicated, split_batch
+from ast_jax.inference.traced_programs import TracedPrograms
+from ast_jax.parallel import DATA_AXIS, batch_sharding, data_mesh, replicated_sharding
 
 
 class Program:
@@ -56,7 +56,7 @@ class Program:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Array]:
         """Starts scoring a batch; the outputs are on the devices."""
-        on_devices = jax.device_put(inputs, split_batch(self._mesh))
+        on_devices = jax.device_put(inputs, batch_sharding(self._mesh))
         batch = len(next(iter(inputs.values()))) // self.devices
         with self._lock:  # so that threads transform and compile once
             variables = self.variables_for(batch)
@@ -112,7 +112,7 @@ class Program:
 
     @functools.cached_property
     def _variables(self) -> dict[str, Any]:
-        return jax.device_put(self._scorer.variables, replicated(self._mesh))
+        return jax.device_put(self._scorer.variables, replicated_sharding(self._mesh))
 
     @functools.cached_property
     def _compiled(self) -> Callable:

@@ -24,7 +24,7 @@ from ast_jax.features.inputs import network_input
 from ast_jax.inference.ensemble import Ensemble, decision
 from ast_jax.inference.pair import pair_scores
 from ast_jax.mode import Mode
-from ast_jax.precision import multiplied_at
+from ast_jax.precision import multiply_at
 
 # With colour: "image" [b,s,s,3] uint8. With depth: "foreground" [b,m,m] float32, and
 # "depth" [b,m,m,64] float32 or "normals" [b,s,s,3] uint8. s is the image size, m the
@@ -133,7 +133,7 @@ class ScoreFunction:
           means that the map has a marked region. With cross calibration also each
           fold's own "score_by_fold" and "maximum_by_fold" [b,k].
         """
-        with multiplied_at(self.config.train.precision):
+        with multiply_at(self.config.train.precision):
             return self._score(variables, inputs)
 
     def _score(

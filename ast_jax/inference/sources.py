@@ -67,7 +67,9 @@ def list_sources(
     suffixes = DEPTH_SUFFIXES if clouds else IMAGE_SUFFIXES
     if path.is_dir():
         left_out = frozenset(_identity(one) for one in leave_out if one.is_dir())
-        files = sorted(_below(path, "xyz" if clouds else "rgb", suffixes, left_out))
+        files = sorted(
+            _list_below(path, "xyz" if clouds else "rgb", suffixes, left_out)
+        )
         names = [file.relative_to(path) for file in files]
     else:
         files, names = [path], [Path(path.name)]
@@ -119,7 +121,7 @@ def _stem(path: Path) -> Path:
     return path.with_suffix("") if path.name else path
 
 
-def _below(
+def _list_below(
     folder: Path,
     kind: str,
     suffixes: Collection[str],
@@ -140,7 +142,7 @@ def _below(
     folders = [name for name in names if os.path.isdir(folder / name)]
     for name in [kind] if kind in folders else folders:
         # `here` is left out because a link may lead to a folder above this one.
-        yield from _below(folder / name, kind, suffixes, left_out | {here})
+        yield from _list_below(folder / name, kind, suffixes, left_out | {here})
     for name in set(names).difference(folders):
         if (folder / name).suffix.lower() in suffixes:
             yield folder / name
@@ -157,15 +159,19 @@ def _source(path: str, file: Path, name: Path, xyz: Path | None, mode: str) -> S
         return Source(path, name, file, None)
     beside = file.parent.parent
     if xyz is not None:
-        cloud = xyz if os.path.isfile(xyz) else _by_stem(xyz, file.stem, DEPTH_SUFFIXES)
+        cloud = (
+            xyz
+            if os.path.isfile(xyz)
+            else _find_by_stem(xyz, file.stem, DEPTH_SUFFIXES)
+        )
         return Source(path, name, file, cloud)
     if file.parent.name == "rgb":
-        cloud = _by_stem(beside / "xyz", file.stem, DEPTH_SUFFIXES)
+        cloud = _find_by_stem(beside / "xyz", file.stem, DEPTH_SUFFIXES)
         return Source(path, name, file, cloud)
     if Mode(mode).has_colour:
         return Source(path, name, file, None)
     # Mode 3d does not score the image; it is only shown, if there is one.
-    image = _by_stem(beside / "rgb", file.stem, IMAGE_SUFFIXES)
+    image = _find_by_stem(beside / "rgb", file.stem, IMAGE_SUFFIXES)
     shown = file.parent.name == "xyz" and os.path.isfile(image)
     return Source(path, name, image if shown else None, file)
 
@@ -178,7 +184,7 @@ _FORMS = (
 )
 
 
-def _by_stem(folder: Path, stem: str, suffixes: Iterable[str]) -> Path:
+def _find_by_stem(folder: Path, stem: str, suffixes: Iterable[str]) -> Path:
     """The file with a stem; without one, the first name that was looked for."""
     # Longest first, so that an error about a missing point cloud names a .tiff.
     names = [stem + s for s in sorted(suffixes, key=lambda s: (-len(s), s))]

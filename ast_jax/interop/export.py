@@ -32,7 +32,7 @@ from ast_jax.data import builder_class, depth
 from ast_jax.errors import UserError
 from ast_jax.inference.calibration import Calibration
 from ast_jax.inference.detector import Detector
-from ast_jax.platforms import every_platform
+from ast_jax.platforms import trace_every_platform
 
 FORMAT = 1  # of the card and of the names in it
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -61,7 +61,7 @@ def export(detector: Detector, output: Path) -> dict[str, Any]:
     files.check_writable(output)
     (batch,) = jax.export.symbolic_shape("batch")
     serialised = {"onnx": _onnx, "stablehlo": _stablehlo}[kind]
-    content = serialised(whole(detector), detector.input_shapes(batch))
+    content = serialised(whole_function(detector), detector.input_shapes(batch))
     tree = {
         "format": FORMAT,
         "kind": kind,
@@ -76,7 +76,7 @@ def export(detector: Detector, output: Path) -> dict[str, Any]:
     return tree
 
 
-def whole(detector: Detector) -> Callable[[Arrays], Arrays]:
+def whole_function(detector: Detector) -> Callable[[Arrays], Arrays]:
     """`Detector.function` with its arrays and the calibration inside.
 
     If the detector is calibrated, the function also returns "p_value" [b] and
@@ -118,7 +118,7 @@ def _verdict(calibration: Calibration, outputs: Arrays) -> Arrays:
 def _stablehlo(
     function: Callable[[Arrays], Arrays], shapes: dict[str, jax.ShapeDtypeStruct]
 ) -> bytes:
-    with every_platform():
+    with trace_every_platform():
         exported = jax.export.export(jax.jit(function), platforms=PLATFORMS)(shapes)
     return bytes(exported.serialize())
 

@@ -36,7 +36,7 @@ from ast_jax.config import STRIDE, validate
 from ast_jax.data import depth
 from ast_jax.errors import UserError
 from ast_jax.features.category import Category
-from ast_jax.files import expanded
+from ast_jax.files import expand_home
 from ast_jax.inference.calibration_file import write_calibration
 from ast_jax.inference.category import calibrate_category
 from ast_jax.interop.official_state_dict import (
@@ -73,7 +73,7 @@ def import_pair(
         this category, or the data are damaged. The folder is then as it was.
     """
     _check(config)
-    directory = expanded(workdir).absolute()
+    directory = expand_home(workdir).absolute()
     if Path(category).name != category:
         raise UserError(f"--category={category}: not the name of a category.")
     if (directory / category).exists():
@@ -87,7 +87,7 @@ def import_pair(
     states = {name: read_state_dict(Path(files[name])) for name in _CREATE}
     variables = _fit(states, config, files)
     opened = open_categories(config)[0] if config.dataset.root else None
-    with _joining(directory, config) as run:
+    with _join_run(directory, config) as run:
         _write_pair(run, category, variables, opened)
         write_calibration(run, category, None, {})
         calibration = calibrate_category(run, opened).calibration if opened else None
@@ -169,7 +169,7 @@ def _variables(state: StateDict, network: str, config: ConfigDict) -> dict[str, 
 
 
 @contextlib.contextmanager
-def _joining(directory: Path, config: ConfigDict) -> Iterator[Run]:
+def _join_run(directory: Path, config: ConfigDict) -> Iterator[Run]:
     """Makes a run in a temporary folder beside `directory`; locks a run that exists.
 
     Its categories are those of the existing run and the configuration's.

@@ -97,10 +97,10 @@ def _rename(state: StateDict, names: Names, network: str) -> dict:
     broken = [name for name in names.values() if not np.isfinite(state[name]).all()]
     if broken:
         raise UserError(f"{network}: {broken[0]!r} holds numbers that are not finite.")
-    return unflatten_dict({path: _ours(state[name]) for path, name in names.items()})
+    return unflatten_dict({path: _convert(state[name]) for path, name in names.items()})
 
 
-def _ours(tensor: np.ndarray) -> Float[np.ndarray, "..."]:
+def _convert(tensor: np.ndarray) -> Float[np.ndarray, "..."]:
     """Converts to float32, and a kernel from OIHW to HWIO."""
     tensor = tensor.astype(np.float32)
     return np.transpose(tensor, (2, 3, 1, 0)) if tensor.ndim == 4 else tensor

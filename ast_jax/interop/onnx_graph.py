@@ -16,7 +16,7 @@ from onnx import helper
 from ast_jax.errors import UserError
 from ast_jax.interop.onnx_nodes import Nodes, Value, reshape_sizes
 from ast_jax.interop.onnx_rules import RULES
-from ast_jax.platforms import every_platform
+from ast_jax.platforms import trace_every_platform
 
 OPSET, IR_VERSION = 18, 10
 
@@ -61,7 +61,7 @@ def convert(
     Raises:
       UserError: the function needs a primitive that this module does not know.
     """
-    with every_platform():
+    with trace_every_platform():
         traced = jax.jit(function).trace(shapes)
     graph = _Graph(shapes)
     names = sorted(shapes)  # the order of the jaxpr's inputs
@@ -69,7 +69,7 @@ def convert(
     outputs = [path[0].key for path, _ in jax.tree.leaves_with_path(traced.out_info)]
     avals = jax.tree.leaves(traced.out_info)
     for result, output, aval in zip(results, outputs, avals, strict=True):
-        graph.add("Identity", [graph.whole(result, aval.shape)], output=output)
+        graph.add("Identity", [graph.expand(result, aval.shape)], output=output)
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
@@ -151,7 +151,7 @@ class _Graph(Nodes):
                 "--output that does not end in .onnx)."
             )
         pairs = zip(inputs, eqn.invars, strict=True)
-        whole = (self.whole(x, atom.aval.shape) for x, atom in pairs)
+        whole = (self.expand(x, atom.aval.shape) for x, atom in pairs)
         result = RULES[name](self, eqn, *whole)
         return result if isinstance(result, list) else [result]
 
@@ -159,7 +159,7 @@ class _Graph(Nodes):
         """Inserts the new axes with size 1."""
         places, shape = eqn.params["broadcast_dimensions"], eqn.outvars[0].aval.shape
         source = eqn.invars[0].aval.shape
-        x = self.whole(x, source)
+        x = self.expand(x, source)
         sizes = [1] * len(shape)
         for place, size in zip(places, source, strict=True):
             sizes[place] = size
@@ -170,7 +170,7 @@ class _Graph(Nodes):
             self._thin.add(result)
         return result
 
-    def whole(self, x: Value, shape: Sequence[Any]) -> Value:
+    def expand(self, x: Value, shape: Sequence[Any]) -> Value:
         """Expands a thin value to JAX's shape."""
         if isinstance(x, str):
             if x not in self._thin:
@@ -182,7 +182,7 @@ class _Graph(Nodes):
         ]
         return self.add("Expand", [x, self.add("Concat", parts, axis=0)])
 
-    def _is_whole(self, x: Value, shape: Sequence[Any]) -> bool:
+    def _is_expanded(self, x: Value, shape: Sequence[Any]) -> bool:
         is_thin = x in self._thin if isinstance(x, str) else np.shape(x) != tuple(shape)
         return bool(shape) and not is_thin
 
@@ -201,7 +201,7 @@ class _Graph(Nodes):
         else:
             result = self.add(_ELEMENTWISE[name], inputs)
         shapes = [atom.aval.shape for atom in eqn.invars]
-        if not any(map(self._is_whole, inputs, shapes)):
+        if not any(map(self._is_expanded, inputs, shapes)):
             self._thin.add(result)
         return result
 

@@ -15,7 +15,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from ast_jax.platforms import by_platform
+from ast_jax.platforms import run_by_platform
 
 Conditioner = Callable[[Float[Array, "b h w _"]], Float[Array, "b h w _"]]
 
@@ -36,7 +36,7 @@ def soft_clamp(s: Float[Array, "*n"], clamp: float) -> Float[Array, "*n"]:
 @jax.custom_jvp
 def arctan(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """`jnp.arctan`; on a CPU 2 to 5 times as fast, with an error of 1.2e-7."""
-    return by_platform(x, cpu=_arctan_by_polynomial, default=jnp.arctan)
+    return run_by_platform(x, cpu=_arctan_by_polynomial, default=jnp.arctan)
 
 
 arctan.defjvps(lambda dx, _, x: dx / (1 + x * x))

@@ -89,7 +89,7 @@ def losses(rows: Sequence[Row]) -> list[str]:
             worse = [
                 f"{LABELS[key]} {percent(figures[key])} < {percent(better[key])}"
                 for key in _FIGURES
-                if _shown(figures, key) < _shown(better, key)
+                if _round(figures, key) < _round(better, key)
             ]
             if worse and row.name != TEACHER_ALONE:
                 what = f"{row.name} loses to the {other.name} on {category}"
@@ -97,7 +97,7 @@ def losses(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _shown(figures: dict[str, Any], key: str) -> float:
+def _round(figures: dict[str, Any], key: str) -> float:
     """Rounds a figure as the table does; 0 if it is missing (then for both rows)."""
     return round(100 * (figures.get(key) or 0.0), 1)
 

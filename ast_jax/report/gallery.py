@@ -26,7 +26,7 @@ class Card:
       id: of the part.
       defect: "good" or the defect type.
       score: the image score, which decides.
-      wrongly_ranked: the fraction of images of the other kind (good for a defective
+      wrong_ranking: the fraction of images of the other kind (good for a defective
         one) on the wrong side of its score; the mean over images is 1 − AUROC.
       verdict: one of `VERDICTS`; "" without a threshold.
       p_value: None without a calibration.
@@ -38,14 +38,14 @@ class Card:
     id: str
     defect: str
     score: float
-    wrongly_ranked: float
+    wrong_ranking: float
     verdict: str
     p_value: float | None
     size: tuple[int, int] = (1, 1)
     views: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def wrongly_ranked(
+def wrong_ranking(
     labels: Bool[np.ndarray, " n"], scores: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, " n"]:
     """The fraction of images of the other kind on the wrong side of each image's score.
@@ -66,7 +66,7 @@ def wrongly_ranked(
     return shares
 
 
-def worst_first(
+def order_worst_first(
     labels: Bool[np.ndarray, " n"],
     scores: Float[np.ndarray, " n"],
     calibration: Calibration | None,
@@ -87,10 +87,10 @@ def worst_first(
     if calibration is not None:
         mistakes = calibration.anomalous(scores if own is None else own) != labels
     towards_wrong = np.where(labels, -scores, scores)
-    return np.lexsort((-towards_wrong, -wrongly_ranked(labels, scores), ~mistakes))
+    return np.lexsort((-towards_wrong, -wrong_ranking(labels, scores), ~mistakes))
 
 
-def chosen(order: Int[np.ndarray, " n"], limit: int) -> Int[np.ndarray, " m"]:
+def choose_images(order: Int[np.ndarray, " n"], limit: int) -> Int[np.ndarray, " m"]:
     """The images to show: all, or 3/4 of `limit` from the front and an even sample."""
     if order.size <= limit:
         return order
@@ -107,9 +107,9 @@ def cards(
     calibration: Calibration | None,
     own: Float[np.ndarray, "n ..."] | None = None,
 ) -> list[Card]:
-    """A card for every test image, in the order of the data set; see `worst_first`."""
+    """A card for every test image, in the data set's order; see `order_worst_first`."""
     own = scores if own is None else own
-    shares = wrongly_ranked(labels, scores)
+    shares = wrong_ranking(labels, scores)
     verdicts, p_values = [""] * labels.size, [None] * labels.size
     if calibration is not None:
         alarms = calibration.anomalous(own)

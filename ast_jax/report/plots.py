@@ -165,7 +165,7 @@ def training(histories: Histories) -> str | None:
     return draw_svg("training", SIZE, draw)
 
 
-def left_out(
+def left_out_scores(
     scores: Float[np.ndarray, " n"], odd: Bool[np.ndarray, " n"], threshold: float
 ) -> str | None:
     """The scores of good images that training left out; one of them is the threshold.

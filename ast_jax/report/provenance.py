@@ -69,7 +69,7 @@ def configuration(config: ConfigDict) -> list[tuple[str, str, bool]]:
     """Every key with its value and whether it differs from the default."""
     usual = flatten(default().to_dict())
     return [
-        (key, _shown(value), value != usual.get(key))
+        (key, _text(value), value != usual.get(key))
         for key, value in flatten(config.to_dict()).items()
     ]
 
@@ -84,7 +84,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _shown(value: object) -> str:
+def _text(value: object) -> str:
     if isinstance(value, tuple | list):
         return ", ".join(map(str, value)) or "()"
     return str(value) if value != "" else '""'

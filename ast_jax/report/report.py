@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from ast_jax.evaluation.results import Evaluation
-from ast_jax.files import UniqueNames, plain, write_text
+from ast_jax.files import UniqueNames, plain_name, write_text
 from ast_jax.inference.colours import colour_stops
 from ast_jax.report import pictures, provenance, tables
 from ast_jax.report.section import MAPS, Section, decisions, section
@@ -49,7 +49,7 @@ def write_report(
     limit = max(EMBEDDED_EACH, EMBEDDED // max(1, len(evaluations)))
     unique = UniqueNames()
     sections = [
-        section(run, category, directory / unique(plain(category.name)), limit)
+        section(run, category, directory / unique(plain_name(category.name)), limit)
         for category in evaluations
     ]
     write_text(directory / "index.html", _page(run, sections, results))

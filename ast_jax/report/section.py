@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ast_jax.data.part import GOOD
 from ast_jax.evaluation.metrics import image_auroc
 from ast_jax.evaluation.results import Evaluation
-from ast_jax.files import UniqueNames, plain, whole, write_text
+from ast_jax.files import UniqueNames, open_whole, plain_name, write_text
 from ast_jax.inference.calibration import Calibration
 from ast_jax.inference.colours import ColourScale
 from ast_jax.inference.proportion import Proportion, share_of_alarms
@@ -140,14 +140,14 @@ def decisions(sections: Sequence[Section]) -> Table | None:
                 f"≤ {percent(calibration.attainable)}",
                 f"≤ {percent(calibration.guaranteed)}",
                 str(len(calibration.scores)),
-                _with_interval(one.false_alarms),
-                _with_interval(one.recall),
+                _interval_text(one.false_alarms),
+                _interval_text(one.recall),
             )
             rows.append((one.name, tuple(Cell(text) for text in texts)))
     return Table(head, tuple(rows), has_mean=False) if rows else None
 
 
-def _with_interval(share: Proportion | None) -> str:
+def _interval_text(share: Proportion | None) -> str:
     if share is None:
         return DASH
     low, high = share.interval
@@ -182,7 +182,7 @@ def _curves(
             parts, left_out = category.left_out
             listed = category.odd_parts
             odd = np.array([part_id in listed for part_id in parts.ids], bool)
-            curves["left_out"] = plots.left_out(left_out.image, odd, threshold)
+            curves["left_out"] = plots.left_out_scores(left_out.image, odd, threshold)
         curves["alpha"] = plots.alpha(
             labels, category.scores["student"].own, calibration
         )
@@ -241,10 +241,10 @@ def _cards(
     cards = gallery.cards(
         parts.ids, parts.defects, labels, scores, category.calibration, own
     )
-    order = gallery.worst_first(labels, scores, category.calibration, own)
-    shown = gallery.chosen(order, limit).tolist()
+    order = gallery.order_worst_first(labels, scores, category.calibration, own)
+    shown = gallery.choose_images(order, limit).tolist()
     unique = UniqueNames(".jpg")
-    files = [unique(plain(part_id.removeprefix("test/"))) for part_id in parts.ids]
+    files = [unique(plain_name(part_id.removeprefix("test/"))) for part_id in parts.ids]
     colours = f"student map {scales['student'].low:.3g} to {scales['student'].high:.3g}"
     progress = tqdm(files, desc="pictures", unit="image", disable=None)
     for index, file in enumerate(progress):
@@ -252,7 +252,7 @@ def _cards(
         size = pictures.thumbnail_size(part.size)
         views = pictures.pictures(part, _positions(category, scales, index, size))
         title = f"{card.id}   score {card.score:.4g}   {card.verdict}   {colours}"
-        with whole(folder / f"{file}.jpg") as stream:
+        with open_whole(folder / f"{file}.jpg") as stream:
             pictures.strip(title, views).save(stream, "JPEG", quality=85)
         if index in shown:
             uris = pictures.data_uris(part, views)

@@ -16,7 +16,7 @@ from absl import logging
 from jax.sharding import NamedSharding
 
 from ast_jax.errors import UserError
-from ast_jax.files import unreadable_now
+from ast_jax.files import unreadable_error
 from ast_jax.training.digests import damaged_file, write_digests
 from ast_jax.training.state import TrainState
 
@@ -136,8 +136,8 @@ class CheckpointStore:
           UserError: there is no checkpoint, or it cannot be read now.
         """
         step = self._latest() if step is None else step
-        template = _placed(_arrays(state), sharding)
-        with self._checked(step, template):
+        template = _place(_arrays(state), sharding)
+        with self._check(step, template):
             arrays = self._manager.restore(
                 step, args=ocp.args.StandardRestore(template)
             )
@@ -157,8 +157,8 @@ class CheckpointStore:
         Raises:
           DamageError, UserError: as `restore`.
         """
-        step, template = self._latest(), _placed(variables, sharding)
-        with self._checked(step, template):
+        step, template = self._latest(), _place(variables, sharding)
+        with self._check(step, template):
             arguments = ocp.args.PyTreeRestore(
                 item=template,
                 restore_args=ocp.checkpoint_utils.construct_restore_args(template),
@@ -173,7 +173,7 @@ class CheckpointStore:
         return step
 
     @contextlib.contextmanager
-    def _checked(self, step: int, template: dict) -> Iterator[None]:
+    def _check(self, step: int, template: dict) -> Iterator[None]:
         """Checks that a checkpoint is intact and fits the template, before use."""
         folder = self._directory / str(step)
         with _read_errors(folder):
@@ -240,7 +240,7 @@ def _foreign_array(folder: Path, template: dict) -> str:
     return next((path for path in paths if there.get(path) != wanted.get(path)), "")
 
 
-def _placed(tree: dict, sharding: NamedSharding) -> dict:
+def _place(tree: dict, sharding: NamedSharding) -> dict:
     return jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree
     )
@@ -294,7 +294,7 @@ def _read_errors(folder: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # Orbax and TensorStore wrap an OSError in many types
-        raise unreadable_now(folder, _reason(error)) from error
+        raise unreadable_error(folder, _reason(error)) from error
 
 
 @contextlib.contextmanager
@@ -310,7 +310,7 @@ def _write_errors(directory: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def opened(directory: Path) -> Iterator[CheckpointStore]:
+def open_store(directory: Path) -> Iterator[CheckpointStore]:
     """Opens a stage's folder for reading.
 
     Raises:

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 
 from ast_jax.features.inputs import Inputs
 from ast_jax.features.memory_map import release
-from ast_jax.parallel import DATA_AXIS, TASK_AXIS, place, split_tasks
+from ast_jax.parallel import DATA_AXIS, TASK_AXIS, place, task_sharding
 
 # A device's examples beyond this size are sent to it in chunks instead of all at once.
 RESIDENT_BYTES = 1 << 30
@@ -126,7 +126,7 @@ class Feed:
         return Chunk(
             examples,
             place(rows, NamedSharding(self._mesh, divided)),
-            place(counts, split_tasks(self._mesh)),
+            place(counts, task_sharding(self._mesh)),
         )
 
     def _stack(self, rows: Sequence[np.ndarray], n: int) -> dict[str, jax.Array]:
@@ -145,7 +145,7 @@ class Feed:
                 block = rows[slot][first : first + _BLOCK]
                 for name, array in self._examples[slot].take(block).items():
                     stacked[name][slot, first : first + len(block)] = array
-        return place(stacked, split_tasks(self._mesh))
+        return place(stacked, task_sharding(self._mesh))
 
     def _slots_here(self, tasks: int) -> list[int]:
         """The slots whose tasks this process's devices train."""

@@ -47,7 +47,7 @@ def members(category: Category) -> list[str]:
     return [fold_member(seed, fold) for seed in seeds for fold in range(count)]
 
 
-def left_out(category: Category, fold: str) -> tuple[Rows, Rows]:
+def split_fold(category: Category, fold: str) -> tuple[Rows, Rows]:
     """Splits the good images at random into (trained on, left out), each ascending.
 
     All seeds share one split, because their ensemble is calibrated on images that no

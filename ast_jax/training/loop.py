@@ -18,11 +18,11 @@ from jaxtyping import Float, Int
 
 from ast_jax.device_memory import memory_errors
 from ast_jax.errors import UserError
-from ast_jax.parallel import DATA_AXIS, agree, is_main, replicated, to_host
+from ast_jax.parallel import DATA_AXIS, agree, is_main, replicated_sharding, to_host
 from ast_jax.training.checkpoints import CheckpointStore
 from ast_jax.training.feed import Chunk, Examples, Feed, epoch_order
 from ast_jax.training.overview import log_compiled, write_trace
-from ast_jax.training.preemption import stop, stop_asked
+from ast_jax.training.preemption import stop, watch_for_stop
 from ast_jax.training.progress import Progress
 from ast_jax.training.state import (
     TrainState,
@@ -157,7 +157,7 @@ def _run_epochs(
         training.start()
     limit = _TRACED_STEPS if stage.profile else 1
     total = 0
-    with stop_asked() as must_stop:
+    with watch_for_stop() as must_stop:
         while steps := max(training.oldest_call for training in trainings):
             start = time.perf_counter()
             with write_trace(stage.profile if total == 1 else None):
@@ -192,7 +192,7 @@ def _restore(
     each = [take_state(states, slot, mesh) for slot in range(len(states.step))]
     for slot, training in enumerate(trainings):
         if training.store.steps():
-            each[slot] = training.store.resume(each[slot], replicated(mesh))
+            each[slot] = training.store.resume(each[slot], replicated_sharding(mesh))
             training.resume(int(each[slot].step))
     return stack_states(each, mesh)
 

@@ -23,7 +23,7 @@ from ast_jax.models import create_groups, create_student, create_teacher
 from ast_jax.parallel import DATA_AXIS, TASK_AXIS, barrier, is_main, task_mesh
 from ast_jax.run import Run, lock, seed_and_fold
 from ast_jax.training.feed import Examples
-from ast_jax.training.folds import left_out, members
+from ast_jax.training.folds import members, split_fold
 from ast_jax.training.loop import Stage, Task, is_finished, train_stage
 from ast_jax.training.overview import parameter_table
 from ast_jax.training.state import TrainState, create_states, state_template
@@ -96,7 +96,7 @@ def begin_pair(run: Run, category: Category, member: str, share: int) -> Untrain
     """
     config, parts, inputs = run.config, category.parts, category.inputs("train")
     seed, fold = seed_and_fold(member)
-    rows, held_out = left_out(category, fold)
+    rows, held_out = split_fold(category, fold)
     normaliser = _normaliser(category, inputs.select(rows))
     plain = isinstance(normaliser, Normaliser)
     ids = parts["train"].ids
@@ -128,7 +128,7 @@ def begin_pair(run: Run, category: Category, member: str, share: int) -> Untrain
     return UntrainedPair(
         f"{category.name}, seed {member.replace('/fold_', ', fold ')}",
         Task(int(seed), run.seed_directory(category.name, member)),
-        inputs.normalised(normaliser),
+        inputs.with_normaliser(normaliser),
         _batch_size(config, len(inputs), category.name, share),
     )
 

@@ -13,7 +13,7 @@ STOPPED = 128 + signal.SIGTERM  # the exit status that shells show for SIGTERM
 
 
 @contextlib.contextmanager
-def stop_asked() -> Iterator[Callable[[range], bool]]:
+def watch_for_stop() -> Iterator[Callable[[range], bool]]:
     """Yields a function that takes the last steps and returns whether to save and exit.
 
     A single process listens to SIGTERM. Several processes agree, through JAX's

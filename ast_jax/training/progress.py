@@ -106,7 +106,7 @@ class Progress:
             "loss": loss,
             "images/s": round(rate, 2),
         }
-        self._rows = _with_line(self._rows, line)
+        self._rows = _insert_line(self._rows, line)
         if self._path:
             text = "".join(json.dumps(row) + "\n" for row in self._rows)
             write_text(self._path, text)
@@ -124,7 +124,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _with_line(rows: list[dict[str, Any]], line: dict[str, Any]) -> list[dict]:
+def _insert_line(rows: list[dict[str, Any]], line: dict[str, Any]) -> list[dict]:
     """Inserts a line after its stage's earlier epochs, and drops the later ones."""
     own = [at for at, row in enumerate(rows) if row["stage"] == line["stage"]]
     earlier = [at for at in own if rows[at]["epoch"] < line["epoch"]]

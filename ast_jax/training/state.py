@@ -15,8 +15,8 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
-from ast_jax.parallel import replicated, split_tasks
-from ast_jax.parameter import shapes_only
+from ast_jax.parallel import replicated_sharding, task_sharding
+from ast_jax.parameter import initialise_with_zeros
 
 # Fractions of the training's length and of the highest rate; PyTorch's and optax's
 # defaults.
@@ -163,7 +163,7 @@ def create_states(
     """
     recipe = _recipe(module, config, side, channels)
     lengths = np.asarray(steps or [1] * len(seeds), np.int32)
-    create = _compile_creation(recipe, network, split_tasks(mesh))
+    create = _compile_creation(recipe, network, task_sharding(mesh))
     return create(np.asarray(seeds, np.int32), lengths)
 
 
@@ -180,12 +180,12 @@ def _compile_creation(
 
 def take_state(states: TrainState, index: int, mesh: Mesh) -> TrainState:
     """One of several stacked states, on every device."""
-    return _take(replicated(mesh))(states, index)
+    return _take(replicated_sharding(mesh))(states, index)
 
 
 def stack_states(states: Sequence[TrainState], mesh: Mesh) -> TrainState:
     """The inverse of `take_state`, over all states."""
-    return _stack(split_tasks(mesh))(*states)
+    return _stack(task_sharding(mesh))(*states)
 
 
 @jax.jit
@@ -220,5 +220,5 @@ def state_template(
 
 @functools.cache
 def _template(recipe: _Recipe) -> TrainState:
-    with shapes_only():
+    with initialise_with_zeros():
         return jax.eval_shape(lambda: _create_state(recipe, jax.random.key(0)))

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from ast_jax.device_memory import memory_errors
 from ast_jax.features.inputs import Inputs
 from ast_jax.features.memory_map import release, scratch
-from ast_jax.parallel import DATA_AXIS, place, split_tasks_and_batch, to_host
+from ast_jax.parallel import DATA_AXIS, place, task_and_batch_sharding, to_host
 from ast_jax.training.state import TrainState
 from ast_jax.training.steps import compile_teachers
 
@@ -48,7 +48,7 @@ def teacher_targets(
             for slot, each in enumerate(inputs):
                 rows = np.arange(first, first + batch_size)
                 x[slot] = each.take(np.minimum(rows, len(each) - 1))["x"]
-            z = to_host(apply(teachers.params, place(x, split_tasks_and_batch(mesh))))
+            z = to_host(apply(teachers.params, place(x, task_and_batch_sharding(mesh))))
             for target, output in zip(targets, z, strict=False):
                 rest = max(0, len(target) - first)
                 target[first : first + batch_size] = output[:rest]

@@ -33,7 +33,7 @@ def screenshot(page: Path) -> Image.Image:
             return image.convert("RGB")
 
 
-def stacked(paths: list[Path]) -> Image.Image:
+def stack(paths: list[Path]) -> Image.Image:
     """Pictures of one width below one another."""
     images = [Image.open(path).convert("RGB") for path in paths]
     width = max(image.width for image in images)
@@ -57,7 +57,7 @@ def main() -> None:
     paths = [next(report.glob(f"*/images/{name}.jpg"), None) for name in names]
     if None in paths:
         raise SystemExit(f"error: no picture of {names[paths.index(None)]} in {report}")
-    stacked(paths).save(HERE / "heat_maps.webp", quality=80, method=6)
+    stack(paths).save(HERE / "heat_maps.webp", quality=80, method=6)
     for name in ("report.webp", "heat_maps.webp"):
         print(HERE / name, (HERE / name).stat().st_size, "bytes")
 

@@ -15,11 +15,11 @@ from ast_jax.backbones.architecture import VARIANTS, architecture, same_pads
 from ast_jax.backbones.efficientnet import (
     EfficientNet,
     convolve,
+    convolve_depthwise,
     extract,
-    shifted_depthwise,
 )
 from ast_jax.errors import UserError
-from ast_jax.platforms import every_platform
+from ast_jax.platforms import trace_every_platform
 
 SIZES = ("96x128", "75x101")
 RECORDED = ("tf_efficientnet_lite0", "tf_efficientnet_b0", "tf_efficientnet_b5")
@@ -131,7 +131,7 @@ def test_shifted_depthwise_is_the_librarys_convolution(kernel, stride, size):
     pads = tuple(same_pads(n, kernel, stride) for n in size)
     expected = convolve(x, weights, stride, pads)
     assert expected.shape[1:3] == tuple(-(-n // stride) for n in size)
-    assert_close(shifted_depthwise(x, weights, stride, pads), expected, 1e-6)
+    assert_close(convolve_depthwise(x, weights, stride, pads), expected, 1e-6)
 
 
 @pytest.mark.parametrize("size", [5, 6, 7, 8, 75])
@@ -154,7 +154,7 @@ def test_every_platform_computes_the_same_features():
 def test_the_library_convolves_where_it_is_fast():
     net, variables = network("tf_efficientnet_lite0", 1)
     images = np.zeros((2, 64, 64, 3), np.float32)
-    with every_platform():
+    with trace_every_platform():
         traced = jax.jit(lambda v, x: extract(net, v, x)).trace(variables, images)
     text = {p: traced.lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "cuda")}
     grouped = "feature_group_count = 144"

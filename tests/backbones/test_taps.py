@@ -61,11 +61,11 @@ def test_scattering_has_two_taps_fine_octaves_and_coarse():
     assert whole.taps in ((), (whole.channels,))
     assert sum(split.taps) == split.channels == whole.channels
     assert split.fingerprint != whole.fingerprint
-    fine = [scattering.paths()[c] for c in scattering.fine_and_coarse()[0]]
+    fine = [scattering.paths()[c] for c in scattering.split_octaves()[0]]
     assert len(fine) == split.taps[0]
     assert {max(path.scales) for path in fine} == {0, 1, 2}
     images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
-    order = np.concatenate(scattering.fine_and_coarse())
+    order = np.concatenate(scattering.split_octaves())
     np.testing.assert_allclose(
         jax.jit(split.apply)(split.variables, images),
         jax.jit(whole.apply)(whole.variables, images)[..., order],

@@ -264,5 +264,5 @@ def test_a_file_belongs_to_one_stem_only(tmp_path):
     for name in ("a/000.png", "b/000.png", "001.png"):
         layouts.save(tmp_path / name, PICTURE)
     found = FilesByStem.in_folder(tmp_path, (".png",))
-    assert set(found.of(["000", "c/001", "d/002"])) == {"c/001"}
-    assert set(found.of(["a/000", "c/000"])) == {"a/000"}
+    assert set(found.match(["000", "c/001", "d/002"])) == {"c/001"}
+    assert set(found.match(["a/000", "c/000"])) == {"a/000"}

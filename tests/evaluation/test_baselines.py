@@ -11,7 +11,7 @@ from ast_jax import scoring
 from ast_jax.evaluation import baselines
 from ast_jax.evaluation.baselines import fit_gaussian, fit_nearest
 from ast_jax.features.blocks import Block
-from ast_jax.features.whitening import shrunk
+from ast_jax.features.whitening import shrink
 from ast_jax.inference.pair import score
 
 READING = scoring.Reading(smoothing=1.0, top=True)
@@ -43,7 +43,7 @@ def test_the_gaussian_is_each_blocks_mahalanobis_distance(inputs):
         std = good.std(0)
         y = (good - good.mean(0)) / std
         fourth = float(np.square(np.square(y).sum(1)).mean())
-        covariance = shrunk(y.T @ y / len(y), fourth, len(y))
+        covariance = shrink(y.T @ y / len(y), fourth, len(y))
         off = (x - good.mean(0)) / std
         squares = np.einsum("...c,cd,...d", off, np.linalg.inv(covariance), off)
         expected = m**2 * squares / x.shape[-1]

@@ -9,7 +9,7 @@ from ast_jax.data.datasets.mvtec_loco import MVTecLOCO
 from ast_jax.data.part import Entry, Part, Parts
 from ast_jax.evaluation import numbers
 from ast_jax.evaluation.metrics import spro_metrics
-from ast_jax.evaluation.published import published_results
+from ast_jax.evaluation.published_results import published_results
 from ast_jax.evaluation.results import mean_over_categories, summary
 from ast_jax.inference.ensemble import Ensemble, Scale, Scores, decision
 from ast_jax.inference.score_map import map_at, upsample_map

@@ -281,7 +281,7 @@ def test_arguments_are_checked(tmp_path):
 
 def test_an_interrupted_extraction_goes_on_where_it_was(tmp_path, monkeypatch):
     station = Station(9)
-    check = extract._finite
+    check = extract._convert
 
     def interrupt(block, ids, dtype):
         if "train/good/008" in ids:
@@ -289,7 +289,7 @@ def test_an_interrupted_extraction_goes_on_where_it_was(tmp_path, monkeypatch):
         return check(block, ids, dtype)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(extract, "_finite", interrupt)
+        patch.setattr(extract, "_convert", interrupt)
         extracted(station, tmp_path, mode="rgb")
     station.decoded.clear()
     assert_right(extracted(station, tmp_path), station)

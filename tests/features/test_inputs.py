@@ -43,7 +43,7 @@ def test_the_normaliser_standardises_the_features_it_was_fitted_on():
     inputs = make_inputs("rgb3d", n=70).select(range(66))  # more than one block
     inputs.features.rgb[..., 0] = 4.0  # a channel that never changes
     normaliser = inputs.fit_normaliser()
-    x = inputs.normalised(normaliser).take(np.arange(66))["x"]
+    x = inputs.with_normaliser(normaliser).take(np.arange(66))["x"]
     np.testing.assert_allclose(x[..., :6].mean((0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(x[..., 1:6].std((0, 1, 2)), 1, rtol=1e-4)
     np.testing.assert_array_equal(x[..., 0], 0)

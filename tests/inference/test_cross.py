@@ -13,7 +13,7 @@ from tiny_runs import tiny
 from ast_jax import Detector
 from ast_jax.errors import UserError
 from ast_jax.inference import monitor_file
-from ast_jax.interop.export import model_card, whole
+from ast_jax.interop.export import model_card, whole_function
 from ast_jax.pipeline import evaluate_category, open_categories, train
 from ast_jax.run import Run
 
@@ -84,7 +84,7 @@ def test_the_detector_decides_as_evaluation_does(crossed, predictions):
 
 def test_an_exported_detector_decides_as_predict_does(detector, predictions):
     parts = [detector.preprocess(p.part) for p in predictions[:3]]
-    outputs = jax.jit(whole(detector))(
+    outputs = jax.jit(whole_function(detector))(
         {name: np.stack([part[name] for part in parts]) for name in parts[0]}
     )
     for row, p in enumerate(predictions[:3]):

@@ -11,7 +11,7 @@ from ast_jax.features.category import Category
 from ast_jax.inference import category as rooms
 from ast_jax.inference.calibration import Calibration
 from ast_jax.inference.calibration_file import write_calibration
-from ast_jax.inference.category import calibrate_category, first_other
+from ast_jax.inference.category import calibrate_category, find_changed_image
 from ast_jax.inference.ensemble import Ensemble
 from ast_jax.run import Run
 
@@ -55,13 +55,13 @@ def run(tmp_path):
     ],
 )
 def test_the_first_other_image_is_found(run, train, validation, other):
-    assert first_other(run, opened(train, validation)) == other
+    assert find_changed_image(run, opened(train, validation)) == other
 
 
 def test_a_run_of_an_earlier_version_knows_the_names_alone(run):
     run.write_inputs("bagel", 0, {"train": [*TRAIN], "held_out": []})
-    assert first_other(run, opened(TRAIN | {"train/good/1": "x"})) is None
-    assert first_other(run, opened({"train/good/1": "b"})) == "train/good/0"
+    assert find_changed_image(run, opened(TRAIN | {"train/good/1": "x"})) is None
+    assert find_changed_image(run, opened({"train/good/1": "b"})) == "train/good/0"
 
 
 def test_the_runs_threshold_stays_and_that_is_said(run, monkeypatch, caplog):

@@ -66,8 +66,10 @@ def test_histogram_of_widely_spread_scores_is_logarithmic():
 def test_without_left_out_images_they_have_no_plot():
     """With other images than a run's its threshold stays, and none of them set it."""
     none = np.zeros(0, np.float32)
-    assert plots.left_out(none, none > 0, 1.0) is None
-    assert "<svg" in plots.left_out(np.ones(2, np.float32), np.zeros(2, bool), 1.0)
+    assert plots.left_out_scores(none, none > 0, 1.0) is None
+    assert "<svg" in plots.left_out_scores(
+        np.ones(2, np.float32), np.zeros(2, bool), 1.0
+    )
 
 
 def test_histogram_of_equal_scores_exists():

@@ -12,9 +12,9 @@ import pytest
 from small_disk import mounted
 
 from ast_jax.errors import UserError
-from ast_jax.parallel import data_mesh, replicated
+from ast_jax.parallel import data_mesh, replicated_sharding
 from ast_jax.training import checkpoints, digests
-from ast_jax.training.checkpoints import CheckpointStore, DamageError, opened
+from ast_jax.training.checkpoints import CheckpointStore, DamageError, open_store
 from ast_jax.training.state import TrainState
 
 
@@ -34,7 +34,7 @@ def make_state(step: int, size: int = 2000) -> TrainState:
 
 @pytest.fixture
 def sharding():
-    return replicated(data_mesh(jax.devices()[:2]))
+    return replicated_sharding(data_mesh(jax.devices()[:2]))
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_orbax_alone_would_not_notice_a_flipped_bit(folder, sharding, monkeypatc
     """The reason for our digests; if this fails, Orbax has its own, and ours can go."""
     flip(folder, 20)
     monkeypatch.setattr(checkpoints, "damaged_file", lambda folder: None)
-    with opened(folder) as store:
+    with open_store(folder) as store:
         assert not equal(store.restore(make_state(0), sharding), make_state(20))
 
 
@@ -94,7 +94,7 @@ def test_training_falls_back_to_the_checkpoint_before_a_damaged_one(
         assert "teacher/20: the checkpoint is damaged" in caplog.text
         assert store.steps() == [10]
         store.save(make_state(20))  # its step can be saved again
-    with opened(folder) as store:
+    with open_store(folder) as store:
         assert equal(store.restore(make_state(0), sharding), make_state(20))
     assert (folder / "20.damaged" / "digests.json").is_file()  # nothing is deleted
 
@@ -127,7 +127,7 @@ def test_an_error_that_may_pass_is_no_damage(
 
 def test_scoring_does_not_fall_back(folder, sharding):
     flip(folder, 20)
-    with opened(folder) as store:
+    with open_store(folder) as store:
         with pytest.raises(UserError, match=r"teacher/20: the checkpoint is damaged"):
             store.restore(make_state(0), sharding)
         assert store.steps() == [10, 20]
@@ -152,7 +152,7 @@ def test_any_flipped_bit_is_either_noticed_or_harmless(folder, sharding):
             damaged = bytearray(whole)
             damaged[index] ^= 1 << rng.integers(8)
             path.write_bytes(damaged)
-            with opened(folder) as store:
+            with open_store(folder) as store:
                 try:
                     restored = store.restore(make_state(0), sharding, 20)
                 except UserError:
@@ -165,14 +165,17 @@ def test_any_flipped_bit_is_either_noticed_or_harmless(folder, sharding):
 
 def test_a_checkpoint_of_an_earlier_version_has_no_digests(folder, sharding):
     (folder / "20" / "digests.json").unlink()
-    with opened(folder) as store:
+    with open_store(folder) as store:
         assert equal(store.restore(make_state(0), sharding), make_state(20))
 
 
 def test_a_missing_file_is_named(folder, sharding):
     path = next((folder / "20").rglob("_METADATA"))
     path.unlink()
-    with opened(folder) as store, pytest.raises(UserError, match="_METADATA is not"):
+    with (
+        open_store(folder) as store,
+        pytest.raises(UserError, match="_METADATA is not"),
+    ):
         store.restore(make_state(0), sharding)
 
 
@@ -180,7 +183,7 @@ def test_what_an_interrupted_save_left_is_ignored_and_removed(folder, sharding):
     leftover = folder / "30.orbax-checkpoint-tmp"
     leftover.mkdir()
     (leftover / "half").write_text("written")
-    with opened(folder) as store:  # a reader leaves another process's save alone
+    with open_store(folder) as store:  # a reader leaves another process's save alone
         assert store.steps() == [10, 20]
     assert leftover.exists()
     with CheckpointStore(folder) as store:
@@ -194,7 +197,7 @@ def test_reading_writes_nothing(folder, sharding):
         return [(str(path), path.stat().st_mtime_ns) for path in paths]
 
     before = everything()
-    with opened(folder) as store:
+    with open_store(folder) as store:
         store.restore(make_state(0), sharding)
     assert everything() == before
 

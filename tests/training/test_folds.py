@@ -7,7 +7,7 @@ from ast_jax.config import default
 from ast_jax.data.part import Entry, Parts
 from ast_jax.errors import UserError
 from ast_jax.features.category import Category
-from ast_jax.training.folds import fold_count, left_out, members
+from ast_jax.training.folds import fold_count, members, split_fold
 
 
 def _unread(position):
@@ -39,7 +39,7 @@ def test_the_default_is_split_and_its_pairs_are_the_seeds():
     split = category(10)
     split.config.train.seeds = (0, 7)
     assert (fold_count(split), members(split)) == (1, ["0", "7"])
-    trained, held_out = left_out(split, "")
+    trained, held_out = split_fold(split, "")
     assert (len(trained), len(held_out)) == (8, 2)
 
 
@@ -48,7 +48,7 @@ def test_folds_divide_the_images_evenly_and_the_same_for_all_seeds(images):
     cross = category(images, method="cross", folds=4)
     cross.config.train.seeds = (3, 0)
     assert members(cross)[:5] == [*(f"3/fold_{k}" for k in range(4)), "0/fold_0"]
-    splits = [left_out(cross, f"fold_{fold}") for fold in range(4)]
+    splits = [split_fold(cross, f"fold_{fold}") for fold in range(4)]
     rows = np.concatenate([mine for _, mine in splits])
     assert sorted(rows) == list(range(images))
     sizes = [len(mine) for _, mine in splits]

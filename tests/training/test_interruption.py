@@ -72,7 +72,7 @@ def test_a_stopped_training_goes_on_bit_for_bit(
         yield lambda steps: step - 1 in steps
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "stop_asked", asked_at)
+        patched.setattr(loop, "watch_for_stop", asked_at)
         with pytest.raises(SystemExit) as end:
             train(tmp_path / "stopped")
     assert end.value.code == 143

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from ast_jax.training.preemption import STOPPED, stop, stop_asked
+from ast_jax.training.preemption import STOPPED, stop, watch_for_stop
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def heard():
 
 
 def test_sigterm_is_noted_and_not_obeyed_at_once(heard):
-    with pytest.raises(SystemExit) as end, stop_asked() as asked:
+    with pytest.raises(SystemExit) as end, watch_for_stop() as asked:
         assert not asked(range(1))
         os.kill(os.getpid(), signal.SIGTERM)
         assert asked(range(1, 2))
@@ -29,13 +29,13 @@ def test_sigterm_is_noted_and_not_obeyed_at_once(heard):
 
 
 def test_a_sigterm_that_nobody_asked_about_is_handed_on(heard):
-    with stop_asked():
+    with watch_for_stop():
         os.kill(os.getpid(), signal.SIGTERM)
     assert len(heard) == 1
 
 
 def test_the_handler_from_before_is_back_afterwards(heard):
-    with stop_asked():
+    with watch_for_stop():
         pass
     os.kill(os.getpid(), signal.SIGTERM)
     assert len(heard) == 1
@@ -45,7 +45,7 @@ def test_a_thread_may_train_too():
     answers = []
 
     def train():
-        with stop_asked() as asked:
+        with watch_for_stop() as asked:
             answers.append(asked(range(1)))
 
     thread = threading.Thread(target=train)

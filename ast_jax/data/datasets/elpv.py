@@ -20,7 +20,7 @@ from ast_jax.data.builder import PartsBuilder
 from ast_jax.data.listing import Listing, Sample
 from ast_jax.data.part import GOOD
 from ast_jax.errors import UserError
-from ast_jax.files import expanded
+from ast_jax.files import expand_home
 
 DISTRIBUTION = "elpv-dataset"
 LABELS = "labels.csv"
@@ -124,7 +124,7 @@ class ELPV(PartsBuilder):
 def _folder(root: str | os.PathLike) -> Path:
     """The folder with the labels: `root`, or the package's if `root` is empty."""
     if os.fspath(root):
-        folder = expanded(root)
+        folder = expand_home(root)
     else:
         try:
             folder = Path(str(importlib.resources.files("elpv_dataset") / "data"))

@@ -18,21 +18,21 @@ from jaxtyping import Float32
 from ast_jax.data.builder import PartsBuilder
 from ast_jax.data.content import Content
 from ast_jax.data.decode import DEPTH_SUFFIXES, IMAGE_SUFFIXES, decode_z, read_file
-from ast_jax.data.ignored import unread_clouds
+from ast_jax.data.ignored_files import unread_clouds
 from ast_jax.data.layout import FilesByStem, join_by_stem
 from ast_jax.data.listing import Listing, Sample
 from ast_jax.data.manifest import find_manifest, list_manifest
 from ast_jax.data.part import GOOD
 from ast_jax.data.walk import (
     entries,
-    existing,
     files_below,
+    find_existing,
     one_form,
-    shown,
+    path_text,
     subfolders,
 )
 from ast_jax.errors import UserError
-from ast_jax.files import expanded
+from ast_jax.files import expand_home
 
 TREE = (
     "good/*.png to learn from, if you like validation/good/*.png, test/KIND/*.png and "
@@ -75,12 +75,12 @@ class Folder(PartsBuilder):
         """The folder's own name, the only category."""
         if not os.fspath(root):
             raise UserError(f"--config.dataset.root is empty: expected {cls.TREE}")
-        path = expanded(root).resolve()
+        path = expand_home(root).resolve()
         if not path.exists():
             raise UserError(f"{root}: no such folder; expected {cls.TREE}")
         name = (path if path.is_dir() else path.parent).name
-        if shown(name) != name:
-            raise UserError(f"{shown(path)}: its name is not UTF-8; rename it")
+        if path_text(name) != name:
+            raise UserError(f"{path_text(path)}: its name is not UTF-8; rename it")
         return (one_form(name),)
 
     def list_samples(self) -> Listing:
@@ -144,7 +144,7 @@ class Folder(PartsBuilder):
             paths = [path for path in paths if path.parent in own]
 
         def inside(*kinds: str) -> list[Path]:
-            return [p for p in paths if _within(p.relative_to(folder), kinds)]
+            return [p for p in paths if _is_within(p.relative_to(folder), kinds)]
 
         def found(
             kind: str, paths: list[Path], suffixes: Collection[str]
@@ -159,7 +159,7 @@ class Folder(PartsBuilder):
         if (folder / "gt").is_dir():
             masks = found("gt", inside("gt"), IMAGE_SUFFIXES)
         else:
-            truth = existing(self.root / "masks" / folder.name)
+            truth = find_existing(self.root / "masks" / folder.name)
             masks = FilesByStem.in_folder(truth, IMAGE_SUFFIXES, ending="_mask")
         return join_by_stem(
             split,
@@ -247,6 +247,6 @@ class Folder(PartsBuilder):
         return content
 
 
-def _within(path: Path, kinds: Collection[str]) -> bool:
+def _is_within(path: Path, kinds: Collection[str]) -> bool:
     """Whether a folder in a relative path has one of the names."""
     return any(part in kinds for part in path.parts[:-1])

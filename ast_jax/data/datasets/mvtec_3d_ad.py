@@ -2,7 +2,7 @@
 
 from ast_jax.data.builder import PartsBuilder
 from ast_jax.data.decode import DEPTH_SUFFIXES, IMAGE_SUFFIXES
-from ast_jax.data.layout import FilesByStem, good_only, join_by_stem
+from ast_jax.data.layout import FilesByStem, join_by_stem, keep_good
 from ast_jax.data.listing import SPLITS, Listing
 from ast_jax.data.walk import subfolders
 
@@ -38,7 +38,7 @@ class MVTec3DAD(PartsBuilder):
         listing = Listing()
         for split in SPLITS:
             folders = subfolders(self.root / self.category / split)
-            for folder in folders if split == "test" else good_only(folders):
+            for folder in folders if split == "test" else keep_good(folders):
                 clouds = FilesByStem.in_folder(folder / "xyz", DEPTH_SUFFIXES)
                 listing += join_by_stem(
                     split,

@@ -2,9 +2,9 @@
 
 from ast_jax.data.builder import PartsBuilder
 from ast_jax.data.decode import IMAGE_SUFFIXES
-from ast_jax.data.layout import FilesByStem, good_only, join_by_stem
+from ast_jax.data.layout import FilesByStem, join_by_stem, keep_good
 from ast_jax.data.listing import Listing
-from ast_jax.data.walk import existing, subfolders
+from ast_jax.data.walk import find_existing, subfolders
 
 
 class MVTecAD(PartsBuilder):
@@ -36,8 +36,8 @@ class MVTecAD(PartsBuilder):
         listing = Listing()
         for split in ("train", "test"):
             folders = subfolders(base / split)
-            for folder in folders if split == "test" else good_only(folders):
-                truth = existing(base / "ground_truth" / folder.name)
+            for folder in folders if split == "test" else keep_good(folders):
+                truth = find_existing(base / "ground_truth" / folder.name)
                 listing += join_by_stem(
                     split,
                     folder.name,

@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from ast_jax.data.builder import PartsBuilder
 from ast_jax.data.content import Content
 from ast_jax.data.decode import IMAGE_SUFFIXES, decode_labels
-from ast_jax.data.layout import FilesByStem, good_only, join_by_stem
+from ast_jax.data.layout import FilesByStem, join_by_stem, keep_good
 from ast_jax.data.listing import SPLITS, Listing, Sample
 from ast_jax.data.walk import one_form, subfolders
 from ast_jax.errors import UserError
@@ -62,7 +62,7 @@ class MVTecLOCO(PartsBuilder):
         listing = Listing()
         for split in SPLITS:
             folders = subfolders(base / split)
-            for folder in folders if split == "test" else good_only(folders):
+            for folder in folders if split == "test" else keep_good(folders):
                 truth = base / "ground_truth" / folder.name
                 listing += join_by_stem(
                     split,

@@ -15,8 +15,8 @@ from ast_jax.data.synthetic.rendering import (
     Surface,
     grid,
     noise,
+    rotate,
     step,
-    turned,
 )
 
 Rng = np.random.Generator
@@ -41,7 +41,7 @@ def _place(
     chosen = np.argmax(clear >= min(margin, clear.max()))
     y0, x0 = (FIELD * (points[chosen] - 0.5)).tolist()
     x, y = grid(size)
-    return turned(x - x0, y - y0, rng.uniform(0, 2 * np.pi))
+    return rotate(x - x0, y - y0, rng.uniform(0, 2 * np.pi))
 
 
 def _blot(rng: Rng, surface: Surface, radius: float, ragged: float) -> np.ndarray:
@@ -79,7 +79,7 @@ def contamination(rng: Rng, surface: Surface) -> Defective:
     return changed, (spot > 0.5) & surface.mask
 
 
-def _deformed(rng: Rng, surface: Surface, depth: float) -> Defective:
+def _deform(rng: Rng, surface: Surface, depth: float) -> Defective:
     bell = step(_blot(rng, surface, rng.uniform(8, 11), 0.06), 0.0, 0.9)
     changed = dataclasses.replace(surface, top=surface.top + depth * bell)
     return changed, (bell > 0.15) & surface.mask
@@ -87,12 +87,12 @@ def _deformed(rng: Rng, surface: Surface, depth: float) -> Defective:
 
 def dent(rng: Rng, surface: Surface) -> Defective:
     """A shallow depression without an edge."""
-    return _deformed(rng, surface, -rng.uniform(2.5, 4))
+    return _deform(rng, surface, -rng.uniform(2.5, 4))
 
 
 def bump(rng: Rng, surface: Surface) -> Defective:
     """A shallow swelling without an edge."""
-    return _deformed(rng, surface, rng.uniform(2.5, 4))
+    return _deform(rng, surface, rng.uniform(2.5, 4))
 
 
 def hole(rng: Rng, surface: Surface) -> Defective:

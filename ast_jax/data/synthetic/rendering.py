@@ -62,7 +62,7 @@ def grid(size: int) -> tuple[Float[np.ndarray, "s s"], Float[np.ndarray, "s s"]]
     return x, y
 
 
-def turned(
+def rotate(
     x: Float[np.ndarray, "s s"], y: Float[np.ndarray, "s s"], angle: float
 ) -> tuple[Float[np.ndarray, "s s"], Float[np.ndarray, "s s"]]:
     """The coordinates in axes turned by `angle` (radians) from x towards y."""

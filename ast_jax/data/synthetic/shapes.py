@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from ast_jax.data.synthetic.rendering import Surface, grid, noise, step, turned
+from ast_jax.data.synthetic.rendering import Surface, grid, noise, rotate, step
 
 Rng = np.random.Generator
 
@@ -23,7 +23,7 @@ def _pose(
     x, y = grid(size)
     angle = math.radians(rng.normal(0, turn))
     dx, dy = rng.normal(0, shift, 2).tolist()
-    return turned(x - dx, y - dy, angle)
+    return rotate(x - dx, y - dy, angle)
 
 
 def _fillet(inside: Float[np.ndarray, "s s"], radius: float) -> np.ndarray:

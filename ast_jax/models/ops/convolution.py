@@ -26,7 +26,7 @@ from jax import export, lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
-from ast_jax.platforms import by_platform
+from ast_jax.platforms import run_by_platform
 
 Padding = Literal["zero", "replicate"]
 
@@ -65,12 +65,12 @@ def convolve(
     k, dtype = kernel.shape[0], jnp.dtype(dtype)
     padded = pad_map(x, k // 2, padding)
     if transformed is not None:
-        return _in_five_passes(padded, transformed, k, dtype)
-    on_cpu = functools.partial(_by_patches, dtype=dtype)
+        return _convolve_in_five_passes(padded, transformed, k, dtype)
+    on_cpu = functools.partial(_convolve_by_patches, dtype=dtype)
     if tile := best_tile(x.shape, k, dtype):
-        on_cpu = functools.partial(_by_winograd, tile=tile, dtype=dtype)
-    default = functools.partial(_by_library, dtype=dtype)
-    return by_platform(padded, kernel, cpu=on_cpu, default=default)
+        on_cpu = functools.partial(_convolve_by_winograd, tile=tile, dtype=dtype)
+    default = functools.partial(_convolve_by_library, dtype=dtype)
+    return run_by_platform(padded, kernel, cpu=on_cpu, default=default)
 
 
 def transform_kernel(
@@ -119,7 +119,9 @@ def patches(x: Float[Array, "b h w c"], k: int) -> Float[Array, "b h2 w2 kkc"]:
     return jnp.concatenate(windows, axis=-1)
 
 
-def _by_library(x: jax.Array, kernel: jax.Array, dtype: jnp.dtype) -> jax.Array:
+def _convolve_by_library(
+    x: jax.Array, kernel: jax.Array, dtype: jnp.dtype
+) -> jax.Array:
     y = lax.conv_general_dilated(
         x.astype(dtype),
         kernel.astype(dtype),
@@ -130,7 +132,9 @@ def _by_library(x: jax.Array, kernel: jax.Array, dtype: jnp.dtype) -> jax.Array:
     return y.astype(jnp.float32)
 
 
-def _by_patches(x: jax.Array, kernel: jax.Array, dtype: jnp.dtype) -> jax.Array:
+def _convolve_by_patches(
+    x: jax.Array, kernel: jax.Array, dtype: jnp.dtype
+) -> jax.Array:
     k, _, c, c2 = kernel.shape
     # Without the barrier XLA fuses the computation of x into the k² windows and repeats
     # it for each of them, which takes a third of a student's step.
@@ -164,10 +168,10 @@ def _transforms(k: int, tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return tuple(np.array(m) for m in matrices)
 
 
-def _by_winograd(
+def _convolve_by_winograd(
     x: jax.Array, kernel: jax.Array, tile: int, dtype: jnp.dtype
 ) -> jax.Array:
-    return _in_five_passes(x, _transform(kernel, tile), kernel.shape[0], dtype)
+    return _convolve_in_five_passes(x, _transform(kernel, tile), kernel.shape[0], dtype)
 
 
 def _transform(kernel: jax.Array, tile: int) -> jax.Array:
@@ -180,7 +184,7 @@ def _transform(kernel: jax.Array, tile: int) -> jax.Array:
     return (matrix @ kernel.reshape(k * k, -1)).reshape(-1, c, c2)
 
 
-def _in_five_passes(
+def _convolve_in_five_passes(
     x: jax.Array, kernels: jax.Array, k: int, dtype: jnp.dtype
 ) -> jax.Array:
     """Convolves a padded map with transformed kernels, in five passes."""

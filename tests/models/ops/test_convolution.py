@@ -20,7 +20,7 @@ def arrays(b: int, h: int, w: int, c: int, c2: int, k: int):
 
 def library(x, kernel, padding, dtype=jnp.float32):
     x = pad_map(x, kernel.shape[0] // 2, padding)
-    return convolution._by_library(x, kernel, jnp.dtype(dtype))
+    return convolution._convolve_by_library(x, kernel, jnp.dtype(dtype))
 
 
 def values_and_gradients(convolve, x, kernel, *args):
@@ -41,7 +41,7 @@ def relative_error(ours, theirs) -> float:
 def calls(monkeypatch):
     """The names of the functions that were called."""
     taken = []
-    for name in ("_by_winograd", "_by_patches"):
+    for name in ("_convolve_by_winograd", "_convolve_by_patches"):
         way = getattr(convolution, name)
 
         def noted(x, kernel, name=name, way=way, **chosen):
@@ -56,15 +56,15 @@ def calls(monkeypatch):
 @pytest.mark.parametrize(
     ("b", "k", "h", "w", "way"),
     [
-        (4, 3, 24, 24, ("_by_winograd", 4)),
-        (4, 3, 25, 23, ("_by_winograd", 4)),  # no whole number of tiles
-        (1, 3, 24, 24, ("_by_winograd", 2)),
-        (1, 3, 25, 23, ("_by_winograd", 2)),
-        (4, 5, 24, 24, ("_by_winograd", 4)),
-        (4, 5, 22, 27, ("_by_winograd", 4)),
-        (1, 5, 20, 23, ("_by_winograd", 2)),
-        (4, 3, 8, 8, ("_by_patches", None)),
-        (4, 1, 24, 24, ("_by_patches", None)),
+        (4, 3, 24, 24, ("_convolve_by_winograd", 4)),
+        (4, 3, 25, 23, ("_convolve_by_winograd", 4)),  # no whole number of tiles
+        (1, 3, 24, 24, ("_convolve_by_winograd", 2)),
+        (1, 3, 25, 23, ("_convolve_by_winograd", 2)),
+        (4, 5, 24, 24, ("_convolve_by_winograd", 4)),
+        (4, 5, 22, 27, ("_convolve_by_winograd", 4)),
+        (1, 5, 20, 23, ("_convolve_by_winograd", 2)),
+        (4, 3, 8, 8, ("_convolve_by_patches", None)),
+        (4, 1, 24, 24, ("_convolve_by_patches", None)),
     ],
 )
 def test_values_and_gradients_are_the_librarys(b, k, h, w, way, padding, calls):
@@ -90,7 +90,8 @@ def test_the_transforms_are_exact_in_float64():
 
 
 @pytest.mark.parametrize(
-    ("size", "way"), [(24, ("_by_winograd", 2)), (8, ("_by_patches", None))]
+    ("size", "way"),
+    [(24, ("_convolve_by_winograd", 2)), (8, ("_convolve_by_patches", None))],
 )
 def test_bfloat16_errs_at_most_twice_as_much_as_the_librarys(size, way, calls):
     x, kernel = arrays(4, size, size, 64, 48, 3)

@@ -1,11 +1,11 @@
-"""The files of a data set's folder that belong to no part; the user is told of them."""
+"""The files of a data set's folder that belong to no part, and the lines about them."""
 
 import dataclasses
 import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from ast_jax.data.walk import shown
+from ast_jax.data.walk import path_text
 
 CLOUD_SUFFIXES = frozenset(
     (".ply", ".pcd", ".exr", ".pfm", ".obj", ".stl", ".xyz", ".las", ".laz", ".e57")
@@ -13,7 +13,7 @@ CLOUD_SUFFIXES = frozenset(
 
 
 @dataclasses.dataclass(frozen=True)
-class Ignored:
+class IgnoredFiles:
     """Files that are ignored.
 
     Attributes:
@@ -39,13 +39,15 @@ def unused_files(paths: Iterable[Path], used: Collection[Path]) -> list[Path]:
     return [path for path in paths if os.path.abspath(path) not in known]
 
 
-def describe_ignored(paths: Collection[Path], root: Path) -> Ignored | None:
+def describe_ignored(paths: Collection[Path], root: Path) -> IgnoredFiles | None:
     """Describes ignored paths; None if there are none."""
     if not paths:
         return None
     first = min(paths)
     name = first.relative_to(root) if first.is_relative_to(root) else first
-    return Ignored(len(paths), len({path.parent for path in paths}), shown(name))
+    return IgnoredFiles(
+        len(paths), len({path.parent for path in paths}), path_text(name)
+    )
 
 
 def unread_clouds(paths: Collection[Path]) -> str:
@@ -56,7 +58,7 @@ def unread_clouds(paths: Collection[Path]) -> str:
     suffixes = ", ".join(sorted({path.suffix.lower() for path in found}))
     more = f" and {len(found) - 1} more files" if len(found) > 1 else ""
     return (
-        f"{shown(min(found))}{more}: point clouds of a type that is not read "
+        f"{path_text(min(found))}{more}: point clouds of a type that is not read "
         f"({suffixes}); write TIFF or .npy, x, y, z [h, w, 3] or z [h, w] on the "
         "image's pixel grid"
     )

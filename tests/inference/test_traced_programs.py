@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from ast_jax.config import default
-from ast_jax.inference.traced import TracedPrograms
+from ast_jax.inference.traced_programs import TracedPrograms
 from ast_jax.run import Run
 
 ARGUMENTS = ({"w": jnp.arange(3.0), "none": None}, {"x": jnp.ones((2, 3))})
