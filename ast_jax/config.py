@@ -14,6 +14,8 @@ from ast_jax.errors import UserError
 from ast_jax.mode import Mode
 
 STRIDE = 32  # image pixels per position of the map, without a backbone
+BIT_DEPTHS = (8, 10, 12, 14, 16)  # that cameras fill of 16
+FULL_DEPTH = 16
 
 _CHOICES = {
     "mode": tuple(Mode),
@@ -31,7 +33,7 @@ _CHOICES = {
     "train.mask": ("soft", "binary"),
     "train.loss_average": ("all", "foreground"),
     "dataset.feature_dtype": ("float32", "float16"),
-    "dataset.bit_depth": (0, 8, 10, 12, 14, 16),
+    "dataset.bit_depth": (0, *BIT_DEPTHS),
     "depth.unit": ("auto", "m", "mm"),
 }
 _AT_LEAST_ONE = (

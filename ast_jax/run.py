@@ -4,7 +4,7 @@ DIR/config.json
 DIR/<category>/calibration.json              left-out scores, and the scales of pairs
 DIR/<category>/feedback.jsonl                answers to predictions
 DIR/<category>/monitor/state.json            the monitor's state
-DIR/<category>/seed_<n>/inputs.json          ids of the training and held-out parts
+DIR/<category>/seed_<n>/inputs.json          the record: what the pair learns from
 DIR/<category>/seed_<n>/{teacher,student}/   Orbax checkpoints
 DIR/<category>/seed_<n>/metrics.jsonl        losses and speed of each epoch
 DIR/<category>/seed_<n>/whitening.npz        AST+: the whitening of the input
@@ -24,13 +24,12 @@ import filelock
 from absl import logging
 from ml_collections import ConfigDict
 
-from ast_jax.config import default, flatten
+from ast_jax.config import FULL_DEPTH, default, flatten
 from ast_jax.errors import UserError
 from ast_jax.files import expand_home, read_text, write_errors, write_json
 from ast_jax.parallel import is_main
 
 FORMAT = 1
-FULL_DEPTH = 16  # bits; runs without a record have used the upper 8
 # A run may change these keys: its data may move, and its trainings may be spread anew.
 _INCIDENTAL = (
     "dataset.root",
@@ -161,13 +160,19 @@ class Run:
             )
         return name or known[0]
 
-    def write_inputs(self, category: str, seed: Member, record: dict[str, Any]) -> None:
-        """Records the inputs of a pair's training, in the main process."""
+    def write_record(self, category: str, seed: Member, record: dict[str, Any]) -> None:
+        """Writes the record of a pair's training, in the main process.
+
+        Args:
+          category: of the pair.
+          seed: of the pair.
+          record: which images and which backbone it learns from.
+        """
         if is_main():
             write_json(self.seed_directory(category, seed) / "inputs.json", record)
 
     def is_begun(self, category: str, seed: Member) -> bool:
-        """Whether a pair has a checkpoint and its `inputs.json`."""
+        """Whether a pair has a checkpoint and its record."""
         directory = self.seed_directory(category, seed)
         return (directory / "inputs.json").exists() and any(
             path.name.isdigit() for path in directory.glob("*/*")
@@ -181,15 +186,15 @@ class Run:
         """The file of the units of a pair's groups."""
         return self.seed_directory(category, seed) / "units.json"
 
-    def check_inputs(self, category: str, seed: Member, record: dict[str, Any]) -> None:
-        """Checks that a pair's training would have the same inputs as before.
+    def check_record(self, category: str, seed: Member, record: dict[str, Any]) -> None:
+        """Checks that a pair's training would learn from the same as before.
 
-        Compares the entries that both the new and the stored record have.
+        Compares the entries that the new and the stored record share.
 
         Raises:
           UserError: the data or the backbone have changed.
         """
-        before = self.read_inputs(category, seed)
+        before = self.read_record(category, seed)
         names = {"train": "the training images", "held_out": "the held-out images"}
         for key in ("side", "channels", "backbone", "train", "held_out"):
             if key in before.keys() & record.keys() and before[key] != record[key]:
@@ -207,12 +212,13 @@ class Run:
                     "or take another --workdir."
                 )
 
-    def read_inputs(self, category: str, seed: Member) -> dict[str, Any]:
-        """Reads the record of a pair's inputs.
+    def read_record(self, category: str, seed: Member | None = None) -> dict[str, Any]:
+        """Reads the record of a pair's training, by default of the first pair.
 
         Raises:
           UserError: the category and seed were not trained.
         """
+        seed = self.members(category)[0] if seed is None else seed
         path = self.seed_directory(category, seed) / "inputs.json"
         try:
             return json.loads(read_text(path))
@@ -246,7 +252,8 @@ class Run:
         seed = self.members(category)[0]
         if not self.is_begun(category, seed):
             return {}
-        record = self.read_inputs(category, seed)
+        # Runs of an earlier version took all 16 bits as filled, and recorded nothing.
+        record = self.read_record(category, seed)
         return {
             "bit_depth": record.get("bit_depth", FULL_DEPTH),
             "excluded": tuple(record.get("excluded", ())),

@@ -135,7 +135,7 @@ def _scores(rng: np.random.Generator, labels: np.ndarray) -> Scores:
 
 
 def _log_training(run: Run, category: str, seed: int) -> None:
-    run.write_inputs(category, seed, {"train": ["train/good/000"] * 20, "held_out": []})
+    run.write_record(category, seed, {"train": ["train/good/000"] * 20, "held_out": []})
     lines = [
         {"step": 2 * e, "stage": s, "epoch": e, "loss": start / e, "images/s": 40.0}
         for s, start in (("teacher", 300.0), ("student", 2.0))

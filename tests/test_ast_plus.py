@@ -58,7 +58,7 @@ def parts(run, count):
 
 
 def test_a_run_records_what_the_detector_needs(run, category):
-    record = run.read_inputs("bagel", 0)
+    record = run.read_record("bagel", 0)
     assert record["exaggeration"] == category.exaggeration > 0
     assert [modality for modality, _ in record["blocks"]] == ["depth"] * 2
     assert record["normaliser"] is None
@@ -69,7 +69,7 @@ def test_a_run_records_what_the_detector_needs(run, category):
 
 
 def test_training_sees_whitened_features(run, category):
-    record = run.read_inputs("bagel", 0)
+    record = run.read_record("bagel", 0)
     rows = [category.parts["train"].ids.index(name) for name in record["train"]]
     whitening = BlockWhitening.load(run.whitening_file("bagel", 0))
     inputs = category.inputs("train").select(rows).with_normaliser(whitening)
@@ -80,7 +80,7 @@ def test_training_sees_whitened_features(run, category):
 
 
 def test_units_are_the_groups_quantiles_on_what_the_pair_learnt(run, category):
-    record = run.read_inputs("bagel", 0)
+    record = run.read_record("bagel", 0)
     rows = [category.parts["train"].ids.index(name) for name in record["train"]]
     pair = load_pair(run, "bagel", 0)
     units = fit_units(pair, category.inputs("train").select(rows), 4)

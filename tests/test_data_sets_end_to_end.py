@@ -124,7 +124,7 @@ def _area(channel: np.ndarray, types: dict) -> float:
 def test_loco_is_calibrated_on_its_validation_split(loco):
     run, _ = loco
     assert len(calibration(run, "pushpins")["scores"]) == 2
-    assert run.read_inputs("pushpins", 0)["held_out"] == []
+    assert run.read_record("pushpins", 0)["held_out"] == []
 
 
 def test_locos_kinds_are_in_the_table_and_in_the_page(loco):

@@ -77,11 +77,11 @@ def test_the_protocol_takes_the_maximum_where_there_is_a_mask(trained):
 
 def test_held_out_images_are_not_trained_on_and_calibrate(trained):
     run, _ = trained
-    record = run.read_inputs("bagel", 0)
+    record = run.read_record("bagel", 0)
     assert len(record["train"]) == 9
     assert len(record["held_out"]) == 3
     assert not set(record["train"]) & set(record["held_out"])
-    assert run.read_inputs("bagel", 1)["held_out"] == record["held_out"]
+    assert run.read_record("bagel", 1)["held_out"] == record["held_out"]
     tree = json.loads((run.directory / "bagel" / "calibration.json").read_text())
     assert len(tree["calibration"]["scores"]) == 3
 

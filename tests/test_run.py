@@ -69,10 +69,10 @@ def test_a_folder_without_a_run_is_named(tmp_path):
 
 def test_an_untrained_category_names_the_trained_ones(tmp_path):
     run = Run.create(tmp_path, default())
-    run.write_inputs("bagel", 0, {"train": []})
-    assert run.read_inputs("bagel", 0) == {"train": []}
+    run.write_record("bagel", 0, {"train": []})
+    assert run.read_record("bagel", 0) == {"train": []}
     with pytest.raises(UserError, match=r"no trained 'rope', seed 0.*bagel"):
-        run.read_inputs("rope", 0)
+        run.read_record("rope", 0)
 
 
 def test_a_second_process_on_the_folder_is_refused(tmp_path):
@@ -137,7 +137,7 @@ def at(run, name):
     "name, read",
     [
         ("config.json", lambda run: Run.open(run.directory)),
-        ("bolts/seed_0/inputs.json", lambda run: run.read_inputs("bolts", 0)),
+        ("bolts/seed_0/inputs.json", lambda run: run.read_record("bolts", 0)),
         ("bolts/calibration.json", lambda run: read_calibration(run, "bolts")),
         (
             "monitor.json",

@@ -38,7 +38,7 @@ def open_backbone(
         taps=config.features.taps,
     )
     for member in run.members(category):
-        run.check_inputs(category, member, {"backbone": backbone.fingerprint})
+        run.check_record(category, member, {"backbone": backbone.fingerprint})
     return backbone
 
 

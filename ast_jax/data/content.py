@@ -12,9 +12,9 @@ import numpy as np
 from absl import logging
 from jaxtyping import Bool, Float32, Shaped
 
+from ast_jax.config import FULL_DEPTH
 from ast_jax.data.decode import (
     DEFAULT_DEPTH,
-    FULL_DEPTH,
     check_bit_depth,
     decode_image,
     decode_mask,

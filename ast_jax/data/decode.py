@@ -13,6 +13,7 @@ import tifffile
 from jaxtyping import Bool, Float32, Shaped, UInt8, UInt16
 from PIL import Image
 
+from ast_jax.config import BIT_DEPTHS, FULL_DEPTH
 from ast_jax.data import depth_check
 from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.raster import (
@@ -30,8 +31,6 @@ from ast_jax.errors import UserError
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
 DEPTH_SUFFIXES = frozenset((".tif", ".tiff", ".png", ".npy"))
-BIT_DEPTHS = (8, 10, 12, 14, 16)  # that cameras fill of 16
-FULL_DEPTH = 16
 _OF_PILLOW = (np.uint16, np.int16, np.int32, np.float32)
 _DARKEST_WHITE = 64  # of a lossy mask: less is black with noise
 DEFAULT_DEPTH = DepthOptions()

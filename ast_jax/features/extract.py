@@ -21,9 +21,9 @@ from jaxtyping import Array, Float, Shaped
 from tqdm import tqdm
 
 from ast_jax.backbones import Backbone
-from ast_jax.config import STRIDE
+from ast_jax.config import FULL_DEPTH, STRIDE
 from ast_jax.data import depth, normals
-from ast_jax.data.decode import DEFAULT_DEPTH, FULL_DEPTH, resize_image
+from ast_jax.data.decode import DEFAULT_DEPTH, resize_image
 from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.part import Part, Parts
 from ast_jax.errors import UserError

@@ -77,7 +77,7 @@ def calibrate_category(
     at = {part_id: row for row, part_id in enumerate(category.parts["train"].ids)}
 
     def rows(member: str, key: str) -> list[int]:
-        ids = run.read_inputs(category.name, member)[key]
+        ids = run.read_record(category.name, member)[key]
         if missing := sorted(set(ids) - at.keys()):
             raise UserError(
                 f"{category.name}: {missing[0]} was trained on and is not in "
@@ -141,7 +141,7 @@ def find_changed_image(run: Run, category: Category) -> str | None:
     Its content differs, or it is missing, or it is a new validation image. A run of an
     earlier version has recorded only names.
     """
-    record = run.read_inputs(category.name, run.members(category.name)[0])
+    record = run.read_record(category.name)
     train, validation = (category.parts[s].content for s in ("train", "validation"))
     now = train | validation
     known = record.get("content", {})
@@ -174,7 +174,7 @@ def _keep_calibration(run: Run, category: Category, other: str) -> CalibratedCat
     calibration, scales = read_calibration(run, name)
     ensemble = Ensemble.load(run, name)
     ensemble = dataclasses.replace(ensemble, scales=scales)
-    side = run.read_inputs(name, run.members(name)[0])["side"]
+    side = run.read_record(name)["side"]
     nothing = LeftOut(category.parts["train"].subset([]), empty_scores(side))
     return CalibratedCategory(ensemble, calibration, nothing)
 
@@ -183,7 +183,7 @@ def _check_backbone(run: Run, category: Category) -> None:
     """Raises a UserError if the pairs were trained with another backbone."""
     backbone = category.backbone and category.backbone.fingerprint
     for member in run.members(category.name):
-        run.check_inputs(category.name, member, {"backbone": backbone})
+        run.check_record(category.name, member, {"backbone": backbone})
 
 
 def score_test_images(ensemble: Ensemble, category: Category) -> CategoryScores:

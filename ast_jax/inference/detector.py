@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from PIL import Image
 
 from ast_jax.backbones.run_weights import open_backbone
+from ast_jax.config import FULL_DEPTH
 from ast_jax.data.part import Part, Sequences, join_parts
 from ast_jax.device_memory import memory_errors
 from ast_jax.errors import UserError
@@ -31,7 +32,7 @@ from ast_jax.inference.program import Program, refuse_fork
 from ast_jax.inference.read_part import FileOrArray
 from ast_jax.inference.score_function import ScoreFunction
 from ast_jax.inference.traced_programs import TracedPrograms
-from ast_jax.run import FULL_DEPTH, Run
+from ast_jax.run import Run
 
 # A part: (image, xyz), or the one of them that the mode needs.
 ImageAndXyz = tuple[FileOrArray | Image.Image | None, FileOrArray | None]
@@ -93,7 +94,7 @@ class Detector(ScoreFunction):
         refuse_fork()
         run = Run.open(run_dir)
         category = run.category(category)
-        record = run.read_inputs(category, run.members(category)[0])
+        record = run.read_record(category)
         calibration, scales = read_calibration(run, category)
         if calibration is None:
             logging.warning(

@@ -52,7 +52,7 @@ def oddest_good_parts(
     inputs = category.inputs(split).select(rows)
     scores = ensemble.score(inputs, category.config.train.batch_size)["student"]
     order = np.argsort(-scores.image, kind="stable")[:COUNT]
-    learned = run.read_inputs(category.name, run.members(category.name)[0])["train"]
+    learned = run.read_record(category.name)["train"]
     return OddestParts(
         category.parts[split].subset([rows[place] for place in order]),
         scores.select(order),
@@ -64,5 +64,5 @@ def _good_parts(run: Run, category: Category) -> tuple[str, list[str]]:
     """The split and the ids of the good parts to score."""
     if len(category.parts["validation"]):
         return "validation", list(category.parts["validation"].ids)
-    record = run.read_inputs(category.name, run.members(category.name)[0])
+    record = run.read_record(category.name)
     return "train", record["held_out"] or record["train"]

@@ -195,7 +195,7 @@ def load_pair(run: Run, category: str, seed: Member) -> Pair:
     # It imports Orbax and optax, so an import of Detector does without them.
     from ast_jax.training.checkpoints import open_store
 
-    record = run.read_inputs(category, seed)
+    record = run.read_record(category, seed)
     size = {"side": record["side"], "channels": record["channels"]}
     blocks = tuple(Block(*block) for block in record.get("blocks", ()))
     teacher = create_teacher(run.config, **size, blocks=blocks)

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageFile, ImageOps
 
+from ast_jax.config import FULL_DEPTH
 from ast_jax.data.decode import (
     DEFAULT_DEPTH,
-    FULL_DEPTH,
     decode_image,
     decode_z,
     eight_bits,

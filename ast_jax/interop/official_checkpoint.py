@@ -211,7 +211,7 @@ def _write_pair(
     }
     if opened:
         record["bit_depth"] = opened.parts["train"].bit_depth
-    run.write_inputs(category, seed, record)
+    run.write_record(category, seed, record)
     for name, create in _CREATE.items():
         template = state_template(create(run.config, **size), run.config, **size)
         state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), template)

@@ -37,7 +37,7 @@ def trainings(run: Run, category: str) -> list[Training]:
         lines = read_rows(run.seed_directory(category, seed) / "metrics.jsonl")
         if not lines:  # an imported pair
             continue
-        images = len(run.read_inputs(category, seed)["train"])
+        images = len(run.read_record(category, seed)["train"])
         for network in ("teacher", "student"):
             # An epoch that was interrupted and repeated counts once.
             epochs = {row["epoch"]: row for row in lines if row["stage"] == network}

@@ -16,7 +16,7 @@ from ast_jax.inference.calibration import Calibration
 from ast_jax.inference.colours import ColourScale
 from ast_jax.inference.proportion import Proportion, share_of_alarms
 from ast_jax.report import gallery, history, pictures, plots
-from ast_jax.report.input_facts import input_facts
+from ast_jax.report.category_facts import category_facts
 from ast_jax.report.oddest import OddPart, odd_parts
 from ast_jax.report.tables import DASH, Cell, Table, percent
 from ast_jax.run import Run
@@ -48,7 +48,7 @@ class Section:
 
     Attributes:
       name: of the category.
-      input_facts: facts about training and test inputs, by name.
+      category_facts: of its training and test, by name.
       curves: name → SVG, in the order of the page.
       calibration: None without held-out good images.
       false_alarms: on good test images; None without threshold or images.
@@ -63,7 +63,7 @@ class Section:
     """
 
     name: str
-    input_facts: dict[str, str]
+    category_facts: dict[str, str]
     curves: dict[str, str]
     calibration: Calibration | None
     false_alarms: Proportion | None
@@ -111,7 +111,7 @@ def section(run: Run, category: Evaluation, folder: Path, limit: int) -> Section
     alarms = None if calibration is None else calibration.anomalous(own)
     return Section(
         name=category.name,
-        input_facts=input_facts(run, category.name, category.parts),
+        category_facts=category_facts(run, category.name, category.parts),
         curves=curves,
         calibration=calibration,
         false_alarms=None if alarms is None else share_of_alarms(alarms[~labels]),

@@ -119,9 +119,9 @@ def begin_pair(run: Run, category: Category, member: str, share: int) -> Untrain
     if category.exaggeration is not None:
         record["exaggeration"] = category.exaggeration
     if run.is_begun(category.name, member):
-        run.check_inputs(category.name, member, record)
+        run.check_record(category.name, member, record)
     else:
-        run.write_inputs(category.name, member, record)
+        run.write_record(category.name, member, record)
     if isinstance(normaliser, BlockWhitening) and is_main():
         normaliser.save(run.whitening_file(category.name, member))
     inputs = inputs.select(rows)

@@ -23,7 +23,7 @@ def made(tmp_path, monkeypatch):
     config.backbone.weights = "old.pth"
     run = Run.create(tmp_path / "runs" / "x", config)
     digest = timm_weights.sha256(tmp_path / "old.pth")
-    run.write_inputs("bagel", 0, {"weights_sha256": digest})
+    run.write_record("bagel", 0, {"weights_sha256": digest})
     return Run.open(tmp_path / "runs" / "x")
 
 
@@ -67,5 +67,5 @@ def test_what_is_nowhere_names_the_flag_that_every_command_has(made, tmp_path):
 
 
 def test_a_run_of_an_earlier_version_knows_the_path_alone(made, tmp_path):
-    made.write_inputs("bagel", 0, {})
+    made.write_record("bagel", 0, {})
     assert found(made) == str(tmp_path / "old.pth")

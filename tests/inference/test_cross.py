@@ -39,7 +39,7 @@ def test_every_good_image_is_left_out_by_one_fold(crossed):
     run, evaluation = crossed
     names = run.members("bagel")
     assert names == ("0/fold_0", "0/fold_1", "0/fold_2")
-    records = [run.read_inputs("bagel", name) for name in names]
+    records = [run.read_record("bagel", name) for name in names]
     left_out = [part for record in records for part in record["held_out"]]
     assert len(left_out) == len(set(left_out)) == 13
     for record in records:

@@ -37,7 +37,7 @@ def oddest(tmp_path, *, train, held_out, validation=0):
     run = Run.create(tmp_path, config)
     ids = [f"train/good/{number:03d}" for number in range(20)]
     chosen = {"train": [ids[n] for n in train], "held_out": [ids[n] for n in held_out]}
-    run.write_inputs("bagel", 0, chosen)
+    run.write_record("bagel", 0, chosen)
 
     def parts(names):
         return Parts([Entry(name, GOOD, {}) for name in names], lambda index: None)

@@ -40,7 +40,7 @@ def run(tmp_path):
     category = opened()
     content = category.parts["train"].content | category.parts["validation"].content
     record = {"side": 8, "train": [*TRAIN], "held_out": [], "content": content}
-    run.write_inputs("bagel", 0, record)
+    run.write_record("bagel", 0, record)
     return run
 
 
@@ -59,7 +59,7 @@ def test_the_first_other_image_is_found(run, train, validation, other):
 
 
 def test_a_run_of_an_earlier_version_knows_the_names_alone(run):
-    run.write_inputs("bagel", 0, {"train": [*TRAIN], "held_out": []})
+    run.write_record("bagel", 0, {"train": [*TRAIN], "held_out": []})
     assert find_changed_image(run, opened(TRAIN | {"train/good/1": "x"})) is None
     assert find_changed_image(run, opened({"train/good/1": "b"})) == "train/good/0"
 
@@ -86,6 +86,6 @@ def test_without_a_calibration_other_images_are_refused(run):
 
 def test_training_goes_on_with_the_same_images_only(run):
     content = opened(TRAIN | {"train/good/0": "x"}).parts["train"].content
-    run.check_inputs("bagel", 0, {"content": opened().parts["train"].content})
+    run.check_record("bagel", 0, {"content": opened().parts["train"].content})
     with pytest.raises(UserError, match=r"train/good/0 .*--workdir"):
-        run.check_inputs("bagel", 0, {"content": content})
+        run.check_record("bagel", 0, {"content": content})

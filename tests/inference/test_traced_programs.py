@@ -65,7 +65,7 @@ def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path, function):
 def test_whatever_a_runs_networks_are_built_from_is_in_the_digest(tmp_path):
     run = Run.create(tmp_path / "run", default())
     record = {"train": ["a"], "held_out": []}
-    run.write_inputs("bagel", 0, record)
+    run.write_record("bagel", 0, record)
 
     def origin() -> str:
         return TracedPrograms.of(run, "bagel", tmp_path).origin
@@ -73,7 +73,7 @@ def test_whatever_a_runs_networks_are_built_from_is_in_the_digest(tmp_path):
     before = origin()
     (run.seed_directory("bagel", 0) / "metrics.jsonl").write_text("{}\n")
     assert origin() == before
-    run.write_inputs("bagel", 0, record | {"train": ["b"]})
+    run.write_record("bagel", 0, record | {"train": ["b"]})
     after = origin()
     calibration = tmp_path / "run" / "bagel" / "calibration.json"
     calibration.write_text(json.dumps({"scales": {}}))

@@ -126,7 +126,7 @@ def test_without_a_validation_split_there_is_no_threshold(files, tmp_path, data_
     config = data_set(validation=0)
     run = import_pair(config, tmp_path / "run", "bagel", files("depth"))
     assert read_calibration(run, "bagel") == (None, {})
-    record = run.read_inputs("bagel", 0)
+    record = run.read_record("bagel", 0)
     assert len(record["train"]) == 2 and not record["held_out"]
 
 

@@ -15,7 +15,7 @@ def row(stage: str, epoch: int, loss: float, rate: float = 8.0) -> str:
 @pytest.fixture
 def run(tmp_path) -> Run:
     run = Run.create(tmp_path, default())
-    run.write_inputs("cap", 0, {"train": ["train/good/000"] * 19})
+    run.write_record("cap", 0, {"train": ["train/good/000"] * 19})
     return run
 
 

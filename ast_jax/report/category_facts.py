@@ -1,19 +1,18 @@
-"""The report's facts about a category's inputs: parts, files, backbone, licence."""
+"""The report's facts about a category: its parts, files, backbone and licence."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from ast_jax import data
 from ast_jax.backbones.choice import licence
-from ast_jax.config import uses_backbone
-from ast_jax.data.decode import FULL_DEPTH
+from ast_jax.config import FULL_DEPTH, uses_backbone
 from ast_jax.data.part import Parts
 from ast_jax.mode import Mode
 from ast_jax.run import Run, seed_and_fold
 
 
-def input_facts(run: Run, category: str, test: Parts) -> dict[str, str]:
-    """The facts about a category's training and test inputs, by name.
+def category_facts(run: Run, category: str, test: Parts) -> dict[str, str]:
+    """Returns the facts about a category's training and test, by name.
 
     Args:
       run: the run.
@@ -23,7 +22,7 @@ def input_facts(run: Run, category: str, test: Parts) -> dict[str, str]:
     config = run.config
     dataset = data.builder_class(config.dataset.name)
     members = run.members(category)
-    record = run.read_inputs(category, members[0])
+    record = run.read_record(category)
     folds = len({seed_and_fold(member)[1] for member in members})
     side, mode = config.dataset.image_size, Mode(config.mode)
     facts = {"Learned from": _counts(record, folds), "Training files": _files(record)}

@@ -1,10 +1,10 @@
-"""The report's facts about a detector's inputs."""
+"""The report's facts about a category."""
 
 import pytest
 
 from ast_jax.config import default
 from ast_jax.data.part import Entry, Parts
-from ast_jax.report.input_facts import input_facts
+from ast_jax.report.category_facts import category_facts
 from ast_jax.run import Run, fold_member
 
 
@@ -13,9 +13,9 @@ def facts(tmp_path, test=("good", "bent"), mode="rgb", depth="unshuffled", **rec
     config.mode, config.depth.input = mode, depth
     run = Run.create(tmp_path, config)
     told = {"train": ["train/good/0"] * 8, "held_out": ["train/good/1"] * 2} | record
-    run.write_inputs("bagel", 0, told)
+    run.write_record("bagel", 0, told)
     entries = [Entry(f"test/{kind}/{n}", kind, {}) for n, kind in enumerate(test)]
-    return input_facts(run, "bagel", Parts(entries, lambda index: None))
+    return category_facts(run, "bagel", Parts(entries, lambda index: None))
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,6 @@ def test_with_folds_all_parts_are_learned_from(tmp_path):
     run = Run.create(tmp_path, default())
     for fold in range(2):
         ids = {"train": ["train/good/0"] * 4, "held_out": ["train/good/1"] * 4}
-        run.write_inputs("bagel", fold_member(0, fold), ids)
-    told = input_facts(run, "bagel", Parts([], lambda index: None))
+        run.write_record("bagel", fold_member(0, fold), ids)
+    told = category_facts(run, "bagel", Parts([], lambda index: None))
     assert told["Learned from"] == "8 good parts; each of 2 folds is held out once"
