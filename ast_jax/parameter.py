@@ -1,4 +1,4 @@
-"""Parameters of Flax modules, and the shapes of all of them, at little cost."""
+"""Creates parameters of Flax modules, and finds their shapes, in little time."""
 
 import functools
 from contextlib import AbstractContextManager
@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array
 
-# JAX takes nothing that it traced with another value of this from its caches.
-_shapes_only = jax.make_user_context(default_value=False)
+# A part of the key of JAX's caches, so that a function traced under the other value is
+# traced again.
+_zeros = jax.make_user_context(default_value=False)
 
 
 def parameter(
@@ -20,26 +21,33 @@ def parameter(
 ) -> Array:
     """Returns `module.param(name, initialiser, shape)`.
 
-    For a parameter that exists Flax traces the initialiser, only to compare shapes:
-    a large share of the time that tracing a network takes.
+    If the parameter exists, Flax traces the initialiser only to compare shapes. That
+    takes a large share of the time of tracing a network, so this function compares the
+    shapes itself.
+
+    Args:
+      module: the module of the parameter.
+      name: of the parameter.
+      initialiser: makes a new parameter.
+      shape: of the parameter.
     """
     if module.has_variable("params", name):
         value = module.get_variable("params", name)
         if value.shape == shape:
             return value
-    if _shapes_only.value:
+    if _zeros.value:
         initialiser = nn.initializers.zeros
     return module.param(name, initialiser, shape)  # raises if a value has another shape
 
 
 def initialise_with_zeros() -> AbstractContextManager:
-    """New parameters are zeros inside, which are traced in a tenth of the time."""
-    return _shapes_only(True)
+    """Makes new parameters zeros in the block, which takes a tenth of the time."""
+    return _zeros(True)
 
 
 @functools.cache
 def variable_shapes(module: nn.Module, shape: tuple[int, ...]) -> dict[str, dict]:
-    """Shapes of a module's "params" and "batch_stats" for inputs of a shape."""
+    """Returns the shapes of "params" and "batch_stats" for inputs of a shape."""
     with initialise_with_zeros():
         variables = jax.eval_shape(
             lambda: module.init(jax.random.key(0), jnp.zeros(shape))

@@ -1,4 +1,4 @@
-"""Functions with an implementation of their own for a CPU."""
+"""Functions with two implementations: one for a CPU, one for all other devices."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -6,15 +6,22 @@ from typing import Any
 
 import jax
 
-# JAX takes nothing that it traced with another value of this from its caches.
+# A part of the key of JAX's caches, so that a function traced under the other value is
+# traced again.
 _every_platform = jax.make_user_context(default_value=False)
 
 
 def run_by_platform(*arguments: Any, cpu: Callable, default: Callable) -> Any:
     """Returns `cpu(*arguments)` on a CPU and `default(*arguments)` elsewhere.
 
-    As `jax.lax.platform_dependent`, which always traces both. Where a CPU is all there
-    is, only its implementation is traced: for a backbone, in half the time.
+    Works like `jax.lax.platform_dependent`, which always traces both implementations.
+    On a machine with CPUs alone this function traces only the CPU's. For a backbone
+    that halves the time.
+
+    Args:
+      *arguments: arrays.
+      cpu: the implementation for a CPU.
+      default: the implementation for other devices; it computes the same.
     """
     if jax.default_backend() == "cpu" and not _every_platform.value:
         return cpu(*arguments)
@@ -22,5 +29,5 @@ def run_by_platform(*arguments: Any, cpu: Callable, default: Callable) -> Any:
 
 
 def trace_every_platform() -> AbstractContextManager:
-    """What is traced inside runs on every platform: for a file that goes elsewhere."""
+    """Makes functions traced in the block run on every platform, for an export."""
     return _every_platform(True)

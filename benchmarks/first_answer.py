@@ -3,7 +3,7 @@
     python -m benchmarks.first_answer --workdir=runs/quickstart --input=PICTURE
 
 Each round is a new process that scores one picture. The first has an empty cache of
-programs; the others find what it left, and their median counts. The stages are those of
+programs; the others find what it left, and their median counts. The phases are those of
 further processes, because a clock around each takes time itself. Prints Markdown.
 """
 
@@ -23,19 +23,19 @@ from ast_jax import cli
 ROOT = Path(__file__).parents[1]
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds that find compiled programs.")
 _CATEGORY = flags.DEFINE_string("category", None, "Needed if the run has several.")
-_STAGES = flags.DEFINE_string("stages", None, "Used inside: the folder of the output.")
+_PHASES = flags.DEFINE_string("phases", None, "Used inside: the folder of the output.")
 cli.define_path("workdir", "The run's folder.")
 cli.define_path("input", "A picture; its point cloud lies in xyz/ beside rgb/.")
 
 
 def main(_: list[str]) -> None:
-    """Measures, or inside the command answers with one process's stages."""
-    if _STAGES.value:
-        print(json.dumps(stages(Path(_STAGES.value))), file=sys.__stdout__)
+    """Measures, or inside the command answers with one process's phases."""
+    if _PHASES.value:
+        print(json.dumps(measure_phases(Path(_PHASES.value))), file=sys.__stdout__)
         return
     with tempfile.TemporaryDirectory() as folder:
         whole = [seconds(Path(folder), "a") for _ in range(1 + _ROUNDS.value)]
-        each = [stages_of(Path(folder), "b") for _ in range(1 + _ROUNDS.value)]
+        each = [run_phases(Path(folder), "b") for _ in range(1 + _ROUNDS.value)]
     print("| | first time, s | again, s |\n|---|---|---|")
     print(f"| `predict.py` | {whole[0]:.2f} | {statistics.median(whole[1:]):.2f} |")
     for name in each[0]:
@@ -44,7 +44,7 @@ def main(_: list[str]) -> None:
 
 
 def environment(folder: Path, cache: str) -> dict[str, str]:
-    """Compiled programs go where no earlier process left any."""
+    """Returns an environment whose cache of compiled programs has a new folder."""
     return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / cache)}
 
 
@@ -62,12 +62,12 @@ def seconds(folder: Path, cache: str) -> float:
     return time.perf_counter() - start
 
 
-def stages_of(folder: Path, cache: str) -> dict[str, float]:
-    """The stages of one more process, and the start of Python before them."""
+def run_phases(folder: Path, cache: str) -> dict[str, float]:
+    """The phases of one more process, and the start of Python before them."""
     command = [sys.executable, "-m", "benchmarks.first_answer", *sys.argv[1:]]
     start = time.perf_counter()
     done = subprocess.run(
-        [*command, f"--stages={folder / 'output'}"],
+        [*command, f"--phases={folder / 'output'}"],
         env=environment(folder, cache),
         cwd=ROOT,
         check=True,
@@ -79,8 +79,8 @@ def stages_of(folder: Path, cache: str) -> dict[str, float]:
     return {"start and exit of Python": whole - sum(found.values())} | found
 
 
-def stages(output: Path) -> dict[str, float]:
-    """Seconds of each stage of one prediction in this process."""
+def measure_phases(output: Path) -> dict[str, float]:
+    """Seconds of each phase of one prediction in this process."""
     clock = _Clock()
     import jax
 
@@ -112,21 +112,21 @@ def stages(output: Path) -> dict[str, float]:
 
 
 class _Clock:
-    """Seconds of stages that follow each other."""
+    """Seconds of phases that follow each other."""
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
-    def stop(self, stage: str) -> None:
-        """Ends a stage that began when the one before ended."""
+    def stop(self, phase: str) -> None:
+        """Ends a phase that began when the one before ended."""
         now = time.perf_counter()
-        self.seconds[stage], self._last = now - self._last, now
+        self.seconds[phase], self._last = now - self._last, now
 
-    def take(self, stage: str, seconds: float) -> None:
-        """Makes a part of the last stage one of its own."""
+    def take(self, phase: str, seconds: float) -> None:
+        """Makes a part of the last phase one of its own."""
         self.seconds["decoding, running, files"] -= seconds
-        self.seconds[stage] = seconds
+        self.seconds[phase] = seconds
 
 
 if __name__ == "__main__":

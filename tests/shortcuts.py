@@ -1,4 +1,4 @@
-"""What makes programs compile faster, where a test looks at something else."""
+"""Shortcuts of compilation, for tests that do not look at what they change."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 
 @contextlib.contextmanager
 def quick_compilation() -> Iterator[None]:
-    """Programs are hardly optimised; their rounding is another one."""
+    """XLA optimises programs little in the block; results differ by rounding."""
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
@@ -18,7 +18,7 @@ def quick_compilation() -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_device() -> Iterator[None]:
-    """Code sees one of the eight simulated devices."""
+    """Code in the block sees one of the eight simulated devices."""
     one = jax.devices()[:1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "devices", lambda: one)
@@ -28,10 +28,10 @@ def one_device() -> Iterator[None]:
 
 @contextlib.contextmanager
 def library_convolutions() -> Iterator[None]:
-    """A network's convolutions are the library's, as on an accelerator.
+    """Networks in the block use the library's convolutions, as on an accelerator.
 
-    A CPU's own are faster to run and take three times as long to compile. They have
-    tests of their own, and the tests of parity run them.
+    The convolutions for a CPU run faster and take three times as long to compile. Their
+    own tests and the tests of parity run them.
     """
     from ast_jax.models.ops import convolution
 

@@ -1,6 +1,6 @@
-"""Runs that train in seconds, made once per session, for tests that only read them.
+"""Runs that train in seconds, once a session, for tests that only read them.
 
-The workers of a parallel session share them: one trains, the others open what it left.
+The workers of a parallel session share a run: one trains it, the others open it.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ _made: dict[str, Run] = {}
 
 
 def tiny(folder: Path, name: str, root: Path | str, **changes) -> ConfigDict:
-    """A configuration that trains in seconds on a stand-in of a data set."""
+    """Returns a configuration that trains in seconds on a small stand-in data set."""
     config = default()
     config.dataset.update(name=name, root=str(root), image_size=64)
     config.dataset.data_dir = str(folder / "cache")
@@ -35,18 +35,18 @@ def tiny(folder: Path, name: str, root: Path | str, **changes) -> ConfigDict:
 
 
 def bagel(tmp_path_factory) -> Run:
-    """RGB and 3D, two seeds, calibrated; with all options that change the input."""
-    return _shared(tmp_path_factory, _bagel)
+    """Returns a run on RGB and 3D: two seeds, float16 features, a binary mask."""
+    return _share(tmp_path_factory, _bagel)
 
 
 def screw(tmp_path_factory) -> Run:
-    """RGB alone, one seed, without held-out images."""
-    return _shared(tmp_path_factory, _screw)
+    """Returns a run on RGB alone: one seed, no held-out images."""
+    return _share(tmp_path_factory, _screw)
 
 
 def plus(tmp_path_factory) -> Run:
-    """AST+ on depth as normals: two groups a pair, one seed, calibrated."""
-    return _shared(tmp_path_factory, _plus)
+    """Returns a run of AST+ on depth as normals: two groups a pair, one seed."""
+    return _share(tmp_path_factory, _plus)
 
 
 def _bagel(folder: Path) -> None:
@@ -76,24 +76,24 @@ def _plus(folder: Path) -> None:
 
 
 def _train(config: ConfigDict, folder: Path) -> None:
-    """As train.py leaves it, without the figures and the report."""
+    """Trains and calibrates as train.py does, without figures and report."""
     with library_convolutions(), quick_compilation():
         run = train(config, folder)
         for category in open_categories(config):
             calibrate_category(run, category)
 
 
-def _shared(tmp_path_factory, make: Callable[[Path], None]) -> Run:
+def _share(tmp_path_factory, make: Callable[[Path], None]) -> Run:
+    """Returns the run that `make` writes to `run`; the first worker makes it."""
     name = make.__name__
     if name not in _made:
-        folder = _of_all_workers(tmp_path_factory) / f"run{name}"
+        folder = _session_folder(tmp_path_factory) / f"run{name}"
         finished = folder / "finished"
         with folder.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not finished.exists():
-                shutil.rmtree(
-                    folder, ignore_errors=True
-                )  # a worker that failed left it
+                # A worker that failed may have left a part of it.
+                shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()
                 make(folder)
                 finished.touch()
@@ -101,6 +101,7 @@ def _shared(tmp_path_factory, make: Callable[[Path], None]) -> Run:
     return _made[name]
 
 
-def _of_all_workers(tmp_path_factory) -> Path:
+def _session_folder(tmp_path_factory) -> Path:
+    """Returns a folder that all workers of the session share."""
     folder = tmp_path_factory.getbasetemp()
     return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder

@@ -1,4 +1,4 @@
-"""Writes a detector as one StableHLO or ONNX file, and its card.
+"""Writes a detector as one StableHLO or ONNX file, and its model card.
 
 ast-export --workdir=DIR --category=NAME --output=FILE
 

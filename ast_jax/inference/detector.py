@@ -26,7 +26,7 @@ from ast_jax.inference.calibration_file import read_calibration
 from ast_jax.inference.colours import ColourScale
 from ast_jax.inference.ensemble import Ensemble
 from ast_jax.inference.monitor import Monitor
-from ast_jax.inference.notebook_card import html
+from ast_jax.inference.notebook_view import html
 from ast_jax.inference.prediction import Prediction
 from ast_jax.inference.program import Program, refuse_fork
 from ast_jax.inference.read_part import FileOrArray
@@ -256,7 +256,7 @@ class Detector(ScoreFunction):
         return np.array(scores, np.float32)
 
     def export(self, output: str | os.PathLike) -> dict[str, Any]:
-        """Writes this detector as one file, see `interop.export`; returns its card."""
+        """Writes this detector as one file, and its model card, which it returns."""
         # The room interop imports this module.
         from ast_jax.interop.export import export
 

@@ -1,9 +1,9 @@
-"""Traced programs on disk, so that the next process does not trace them again.
+"""Keeps traced programs on disk for the next process.
 
-JAX's own cache holds compiled programs, but JAX finds one only after it has traced and
-lowered the function, a fifth of the time until a first answer. A file here holds a
-traced program, as StableHLO. Its name is a digest of everything that the program is
-made from, so that no file of another program is found.
+JAX's own cache holds compiled programs. To find one there, JAX first traces and lowers
+the function, which takes a fifth of the time until a first answer. A file of this
+module holds a traced program, as StableHLO. Its name is a digest of everything that
+determines the program, so a change of any of it leads to another file.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ from ast_jax.run import Run
 
 @dataclasses.dataclass(frozen=True)
 class TracedPrograms:
-    """The folder of the programs of one category of a run.
+    """The traced programs of one category of a run.
 
     Attributes:
-      folder: it need not exist yet; files of several runs may lie in it.
-      origin: the digest of the files that the run's networks are built from.
+      folder: of the files; may be missing, and may hold files of several runs.
+      origin: the digest of the files that determine the run's networks.
     """
 
     folder: Path
@@ -36,7 +36,7 @@ class TracedPrograms:
 
     @classmethod
     def of(cls, run: Run, category: str, folder: Path) -> "TracedPrograms":
-        """The programs of a category, as its files are now."""
+        """Returns the programs of a category, for its files as they are now."""
         paths = [run.directory / "config.json", *(run.directory / category).iterdir()]
         for member in run.members(category):
             paths += run.seed_directory(category, member).iterdir()
@@ -48,7 +48,7 @@ class TracedPrograms:
         """Returns `function`, compiled for arguments of these shapes on one device.
 
         Args:
-          function: pure; the run's files and the arguments determine what it does.
+          function: a pure function; the run's files and the arguments determine it.
           arguments: trees of arrays.
         """
         path = self.folder / f"{self._key(arguments)}.stablehlo"
@@ -69,7 +69,7 @@ def _read(path: Path) -> jax.export.Exported | None:
         return jax.export.deserialize(bytearray(path.read_bytes()))
     except FileNotFoundError:
         return None
-    except Exception:  # damaged, in any of the ways of a foreign file
+    except Exception:  # a damaged file may raise anything
         return None
 
 
@@ -78,14 +78,14 @@ def _write(path: Path, function: Callable, arguments: tuple) -> jax.export.Expor
     shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
     on_leaves = jax.jit(lambda *leaves: function(*structure.unflatten(leaves)))
     exported = jax.export.export(on_leaves)(*shapes)
-    with contextlib.suppress(UserError):  # the next process traces again
+    with contextlib.suppress(UserError):  # on a full disk the next process traces again
         write_bytes(path, bytes(exported.serialize()))
     return exported
 
 
 @functools.cache
 def _software() -> tuple[str, ...]:
-    """All that traces and lowers, and for which device."""
+    """Returns the versions and the digest of the code that traces, and the platform."""
     package = Path(ast_jax.__file__).parent
     versions = (jax.__version__, jaxlib.__version__, jax.default_backend())
     return (*versions, _digest(sorted(package.rglob("*.py"))))

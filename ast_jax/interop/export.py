@@ -1,10 +1,10 @@
-"""Writes a detector as one portable file, weights and threshold inside, and its card.
+"""Writes a detector and its threshold as one portable file, and a model card.
 
 ast-export --workdir=DIR --category=NAME --output=FILE
 
 The file is StableHLO of `jax.export`, for CPU, CUDA and TPU and any batch. To run, it
-needs only jax and flatbuffers. A FILE.onnx is ONNX instead. FILE.json is the card with
-inputs, outputs and their meaning. docs/interop.md shows both in use.
+needs only jax and flatbuffers. A FILE.onnx is ONNX instead. FILE.json is the model
+card, with inputs, outputs and their meaning. docs/interop.md shows both in use.
 """
 
 if __name__ == "__main__":  # before the imports, so that Ctrl-C works during them
@@ -34,7 +34,7 @@ from ast_jax.inference.calibration import Calibration
 from ast_jax.inference.detector import Detector
 from ast_jax.platforms import trace_every_platform
 
-FORMAT = 1  # of the card and of the names in it
+FORMAT = 1  # of the model card and of the names in it
 PLATFORMS = ("cpu", "cuda", "tpu")
 Arrays = dict[str, Shaped[Array, "b ..."]]
 _BACKBONE_LICENCE = (
@@ -44,7 +44,7 @@ _BACKBONE_LICENCE = (
 
 
 def export(detector: Detector, output: Path) -> dict[str, Any]:
-    """Writes the file and its card; returns the card.
+    """Writes the file and its model card; returns the card.
 
     Args:
       detector: the detector.

@@ -60,7 +60,7 @@ const zoom = (() => {
     over.style.opacity = isMap(view) && ground ? find(".blend input").value / 100 : 1;
     over.alt = views[view].alt;
     const { width, height } = card.dataset;
-    find(".stage").style.setProperty("--aspect", width / height);
+    find(".canvas").style.setProperty("--aspect", width / height);
     find(".blend").style.visibility = isMap(view) && ground ? "visible" : "hidden";
     find(".lined").style.visibility = outline ? "visible" : "hidden";
     find(".name").textContent = card.dataset.name;
@@ -101,8 +101,8 @@ const zoom = (() => {
     event.preventDefault();
   });
   let from = null;
-  find(".stage").addEventListener("touchstart", (event) => { from = event.touches[0].clientX; }, { passive: true });
-  find(".stage").addEventListener("touchend", (event) => {
+  find(".canvas").addEventListener("touchstart", (event) => { from = event.touches[0].clientX; }, { passive: true });
+  find(".canvas").addEventListener("touchend", (event) => {
     const moved = event.changedTouches[0].clientX - from;
     if (Math.abs(moved) > 50) step(moved < 0 ? 1 : -1);
   });

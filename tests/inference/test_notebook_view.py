@@ -12,7 +12,7 @@ from PIL import Image
 from ast_jax.data.part import Part
 from ast_jax.inference.calibration import Calibration
 from ast_jax.inference.colours import ColourScale
-from ast_jax.inference.notebook_card import html
+from ast_jax.inference.notebook_view import html
 from ast_jax.inference.prediction import Prediction
 
 SCALE = ColourScale(0.0, 0.5, calibrated=True)
