@@ -116,7 +116,7 @@ assert {"Detector", "fit", "train", "evaluate", "UserError"} <= set(dir(ast_jax)
 assert callable(ast_jax.default_config) and "jax" not in sys.modules
 from ast_jax import Detector
 heavy = ("matplotlib", "sklearn", "optax", "orbax", "tensorflow_datasets")
-heavy += ("scipy.stats",)
+heavy += ("scipy.stats", "distrax", "tensorflow_probability")
 assert not (loaded := sys.modules.keys() & set(heavy)), loaded
 assert callable(ast_jax.fit) and callable(ast_jax.train)
 """

@@ -1,5 +1,6 @@
 """AST+ goes the whole way that AST goes: trained, calibrated, loaded, exported."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from ast_jax import Detector, scoring
+from ast_jax import Detector, parameter, scoring
 from ast_jax.errors import UserError
 from ast_jax.features.whitening import BlockWhitening
 from ast_jax.inference import read_part
@@ -111,18 +112,24 @@ def test_a_program_that_another_process_traced_scores_alike(
     """Ours and one that was kept; the second process does not call the networks."""
     (part,) = parts(run, 1)
     expected = detector.predict(*part)
-    for calls in (1, 0):
+    called = []
+    for module, name in ((Detector, "_score"), (ParallelTeacher, "bijector")):
+        method = getattr(module, name)
+        count = functools.partialmethod(_counted, method, called)
+        monkeypatch.setattr(module, name, count)
+    for expect_calls in (True, False):
+        called.clear()
+        parameter.variable_shapes.cache_clear()  # as in a new process
         again = Detector.load(run.directory, traced_in=tmp_path / "traced")
-        traced = []
-        score = Detector._score
-        monkeypatch.setattr(
-            Detector, "_score", lambda *a, s=score, t=traced: t.append(a) or s(*a)
-        )
         found = again.predict(*part)
-        monkeypatch.setattr(Detector, "_score", score)
-        assert len(traced) == calls
+        assert bool(called) == expect_calls
         assert found.score == expected.score
         np.testing.assert_array_equal(found.map, expected.map)
+
+
+def _counted(self, method, called, *arguments):
+    called.append(method)
+    return method(self, *arguments)
 
 
 def test_an_exported_file_answers_as_the_detector(run, detector, tmp_path):

@@ -105,17 +105,18 @@ class Detector(ScoreFunction):
         else:
             calibration = feedback.apply(run, category, calibration)
         backbone = open_backbone(run, category, backbone_weights)
-        ensemble = dataclasses.replace(Ensemble.load(run, category), scales=scales)
+        traced = traced_in and TracedPrograms.of(run, category, traced_in)
+        ensemble = Ensemble.load(run, category, traced)
         return cls(
             category,
             run.config,
             record["side"],
             backbone,
-            ensemble,
+            dataclasses.replace(ensemble, scales=scales),
             calibration,
             directory=run.directory,
             bit_depth=run.reading(category).get("bit_depth", FULL_DEPTH),
-            traced=traced_in and TracedPrograms.of(run, category, traced_in),
+            traced=traced,
             exaggeration=record.get("exaggeration", 1.0),
         )
 

@@ -19,6 +19,7 @@ from ast_jax import scoring
 from ast_jax.features.inputs import Inputs
 from ast_jax.inference.pair import NETWORKS, Pair, load_pair, score
 from ast_jax.inference.score_map import map_at
+from ast_jax.inference.traced_programs import TracedPrograms
 from ast_jax.run import Run, seed_and_fold
 
 T = TypeVar("T")
@@ -134,14 +135,21 @@ class Ensemble:
     reading: scoring.Reading = scoring.PLAIN
 
     @classmethod
-    def load(cls, run: Run, category: str) -> "Ensemble":
+    def load(
+        cls, run: Run, category: str, traced: TracedPrograms | None = None
+    ) -> "Ensemble":
         """Opens the pairs of all of the run's seeds and folds.
+
+        Args:
+          run: the trained run.
+          category: its name.
+          traced: what earlier processes traced.
 
         Raises:
           UserError: one was not trained, or a checkpoint is missing or damaged.
         """
         members = run.members(category)
-        pairs = {member: load_pair(run, category, member) for member in members}
+        pairs = {name: load_pair(run, category, name, traced) for name in members}
         reading = next(iter(pairs.values())).reading
         return cls(pairs, run.config.evaluation.image_score, reading=reading)
 

@@ -23,6 +23,7 @@ from ast_jax.features.blocks import Block
 from ast_jax.features.inputs import Inputs, Normaliser
 from ast_jax.features.whitening import BlockWhitening
 from ast_jax.files import read_text, write_json
+from ast_jax.inference.traced_programs import TracedPrograms
 from ast_jax.models import create_student, create_teacher
 from ast_jax.models.layers import TRANSFORMED
 from ast_jax.models.ops import convolution
@@ -124,7 +125,10 @@ def pair_scores(
 
 
 def transform_kernels(
-    pair: Pair, variables: dict[str, Any], shape: tuple[int, int, int, int]
+    pair: Pair,
+    variables: dict[str, Any],
+    shape: tuple[int, int, int, int],
+    traced: TracedPrograms | None = None,
 ) -> dict[str, Any]:
     """Adds transformed kernels to the variables, so that a CPU scores faster.
 
@@ -132,14 +136,19 @@ def transform_kernels(
       pair: the networks.
       variables: `pair.variables`, on any devices.
       shape: of the batches of features, [b, h, w, c], that become fastest.
+      traced: programs that earlier processes traced.
     """
     if not any(tiles(pair, shape)):  # no kernel is transformed
         return variables
     modules = {"teacher": pair.teacher, "student": pair.student}
-    return variables | {
-        network: variables[network] | _transform(module, variables[network], shape)
-        for network, module in modules.items()
-    }
+    transformed = {}
+    for network, module in modules.items():
+        transform = functools.partial(_transform, module, shape)
+        if traced is not None:
+            name, own = f"transform {network} {shape}", (variables[network],)
+            transform = traced.compiled(name, transform, own)
+        transformed[network] = variables[network] | transform(variables[network])
+    return variables | transformed
 
 
 def tiles(pair: Pair, shape: tuple[int, int, int, int]) -> tuple[int | None, ...]:
@@ -151,8 +160,8 @@ def tiles(pair: Pair, shape: tuple[int, int, int, int]) -> tuple[int | None, ...
     return tuple(convolution.best_tile(shape, k, pair.teacher.dtype) for k in sizes)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def _transform(module: nn.Module, variables: dict[str, Any], shape: tuple) -> dict:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _transform(module: nn.Module, shape: tuple, variables: dict[str, Any]) -> dict:
     """The collection of transformed kernels; the layers put them there in a call."""
     return module.apply(variables, jnp.zeros(shape), mutable=[TRANSFORMED])[1]
 
@@ -186,8 +195,16 @@ def score(
     return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(inputs)], *results)
 
 
-def load_pair(run: Run, category: str, seed: Member) -> Pair:
+def load_pair(
+    run: Run, category: str, seed: Member, traced: TracedPrograms | None = None
+) -> Pair:
     """Opens a trained pair; any number of devices will do.
+
+    Args:
+      run: the trained run.
+      category: its name.
+      seed: the pair's name in the run.
+      traced: what earlier processes traced.
 
     Raises:
       UserError: it was not trained, or a checkpoint is missing or damaged.
@@ -203,7 +220,8 @@ def load_pair(run: Run, category: str, seed: Member) -> Pair:
     shape = (1, record["side"], record["side"], record["channels"])
     variables = {}
     for name, module in (("teacher", teacher), ("student", student)):
-        template = variable_shapes(module, shape)
+        find = functools.partial(variable_shapes, module, shape)
+        template = traced.shapes(f"{seed} {name}", find) if traced else find()
         with open_store(run.seed_directory(category, seed) / name) as store:
             step, restored = store.restore_variables(
                 template, replicated_sharding(data_mesh())

@@ -78,7 +78,10 @@ class Program:
         if key not in self._variables_by_tiles:
             variables = {
                 seed: transform_kernels(
-                    pairs[seed], self._variables["pairs"][seed], shape
+                    pairs[seed],
+                    self._variables["pairs"][seed],
+                    shape,
+                    self._traced_on_one_device,
                 )
                 for seed, shape in shapes.items()
             }
@@ -99,12 +102,18 @@ class Program:
     def _compiled_for(
         self, variables: dict[str, Any], inputs: dict[str, Array], batch: int
     ) -> Callable:
-        if self._traced is None or self.devices > 1:
+        traced = self._traced_on_one_device
+        if traced is None:
             return self._compiled
         if batch not in self._compiled_by_batch:
-            compiled = self._traced.compiled(self._scorer.function, (variables, inputs))
+            function = self._scorer.function
+            compiled = traced.compiled("score", function, (variables, inputs))
             self._compiled_by_batch[batch] = compiled
         return self._compiled_by_batch[batch]
+
+    @property
+    def _traced_on_one_device(self) -> TracedPrograms | None:
+        return self._traced if self.devices == 1 else None
 
     @functools.cached_property
     def _mesh(self) -> Mesh:

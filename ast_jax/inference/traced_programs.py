@@ -2,23 +2,26 @@
 
 JAX's own cache holds compiled programs. To find one there, JAX first traces and lowers
 the function, which takes a fifth of the time until a first answer. A file of this
-module holds a traced program, as StableHLO. Its name is a digest of everything that
-determines the program, so a change of any of it leads to another file.
+module holds a traced program, as StableHLO, or the shapes of a network's variables,
+which a trace finds too. Its name is a digest of everything that determines its content,
+so a change of any of it leads to another file.
 """
 
 import contextlib
 import dataclasses
 import functools
 import hashlib
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jaxlib
 
 import ast_jax
 from ast_jax.errors import UserError
-from ast_jax.files import write_bytes
+from ast_jax.files import write_bytes, write_json
 from ast_jax.run import Run
 
 
@@ -44,24 +47,51 @@ class TracedPrograms:
         files = (p for p in paths if p.is_file() and p.suffix in (".json", ".npz"))
         return cls(folder, _digest(sorted(files)))
 
-    def compiled(self, function: Callable, arguments: tuple) -> Callable:
+    def compiled(self, name: str, function: Callable, arguments: tuple) -> Callable:
         """Returns `function`, compiled for arguments of these shapes on one device.
 
         Args:
-          function: a pure function; the run's files and the arguments determine it.
+          name: the function's; with the run's files and the arguments' shapes it
+            determines what the function does.
+          function: pure.
           arguments: trees of arrays.
         """
-        path = self.folder / f"{self._key(arguments)}.stablehlo"
+        leaves, structure = jax.tree.flatten(arguments)
+        shapes = [(leaf.shape, str(leaf.dtype)) for leaf in leaves]
+        path = self._path(".stablehlo", name, str(structure), shapes)
         exported = _read(path) or _write(path, function, arguments)
         return jax.jit(lambda *trees: exported.call(*jax.tree.leaves(trees)))
 
-    def _key(self, arguments: tuple) -> str:
-        leaves, structure = jax.tree.flatten(arguments)
-        shapes = [(leaf.shape, str(leaf.dtype)) for leaf in leaves]
+    def shapes(self, name: str, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Returns what `find` returns: a tree of dictionaries of arrays' shapes.
+
+        Args:
+          name: with the run's files it determines the shapes.
+          find: called if no earlier process has kept them.
+        """
+        path = self._path(".json", name)
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            return _from_lists(json.loads(path.read_text()))
+        tree = find()
+        lists = jax.tree.map(lambda a: [*a.shape, str(a.dtype)], tree)
+        with contextlib.suppress(UserError):
+            write_json(path, lists)
+        return tree
+
+    def _path(self, suffix: str, *parts: Any) -> Path:
         config = jax.config
         settings = (config.jax_default_matmul_precision, config.jax_enable_x64)
-        parts = (self.origin, _software(), settings, str(structure), shapes)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()
+        all_parts = (self.origin, _software(), settings, *parts)
+        digest = hashlib.sha256(repr(all_parts).encode()).hexdigest()
+        return self.folder / f"{digest}{suffix}"
+
+
+def _from_lists(tree: dict[str, Any] | list[Any]) -> Any:
+    """A tree of shapes from its form as JSON."""
+    if isinstance(tree, list):
+        *shape, dtype = tree
+        return jax.ShapeDtypeStruct(tuple(shape), dtype)
+    return {name: _from_lists(branch) for name, branch in tree.items()}
 
 
 def _read(path: Path) -> jax.export.Exported | None:

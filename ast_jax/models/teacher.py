@@ -1,25 +1,23 @@
 """The teacher: a normalizing flow over feature maps, conditioned on the position.
 
-Paper, section 3.2.
+Paper, section 3.2. Distrax, which takes half a second, is imported where a flow is
+built: a detector that finds its traced programs builds none.
 """
 
-import distrax
+from typing import TYPE_CHECKING
+
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from ast_jax.models.coupling import (
-    AdditiveCoupling,
-    AffineCoupling,
-    ChannelPermutation,
-    ChannelScale,
-    Parallel,
-)
 from ast_jax.models.groups import Group
 from ast_jax.models.layers import Conv, positional_encoding
 from ast_jax.parameter import parameter
+
+if TYPE_CHECKING:
+    import distrax
 
 
 class Conditioner(nn.Module):
@@ -58,7 +56,7 @@ class Conditioner(nn.Module):
 class Flow(nn.Module):
     """A module with a `bijector` from features x to z, for both directions."""
 
-    def bijector(self) -> distrax.Bijector:
+    def bijector(self) -> "distrax.Bijector":
         """The flow from features x to z, over the channels of every position."""
         raise NotImplementedError
 
@@ -134,22 +132,30 @@ class Teacher(Flow):
             zeros = nn.initializers.zeros
             self.log_scale = parameter(self, "log_scale", zeros, shape)
 
-    def bijector(self) -> distrax.Bijector:
+    def bijector(self) -> "distrax.Bijector":
         """The flow from features x to z, over the channels of every position."""
+        import distrax
+
+        from ast_jax.models import coupling
+
         steps = []
         for k in range(self.blocks):
             permutation = np.random.RandomState(k).permutation(self.channels)
-            steps.append(ChannelPermutation(permutation))
+            steps.append(coupling.ChannelPermutation(permutation))
             if self.coupling == "affine":
-                steps.append(AffineCoupling(self.f1[k], self.f2[k], self.clamp))
+                steps.append(
+                    coupling.AffineCoupling(self.f1[k], self.f2[k], self.clamp)
+                )
             else:
-                steps.append(AdditiveCoupling(self.f1[k], self.f2[k]))
+                steps.append(coupling.AdditiveCoupling(self.f1[k], self.f2[k]))
         if self.coupling == "additive":
-            steps.append(ChannelScale(self.log_scale))
+            steps.append(coupling.ChannelScale(self.log_scale))
         return distrax.Chain(steps[::-1])  # a chain applies its last element first
 
     def log_prob(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w"]:
         """Returns the log-density of x under a standard normal z, at each position."""
+        import distrax
+
         base = distrax.MultivariateNormalDiag(jnp.zeros(self.channels))
         flow = distrax.Inverse(self.bijector())
         return distrax.Transformed(base, flow).log_prob(x)
@@ -186,13 +192,19 @@ class ParallelTeacher(Flow):
         """The type of the convolutions' factors, the same in all teachers."""
         return self.teachers[0].dtype
 
-    def bijector(self) -> distrax.Bijector:
+    def bijector(self) -> "distrax.Bijector":
         """The flow from features x to z, over the channels of every position."""
+        import distrax
+
+        from ast_jax.models import coupling
+
         order = np.concatenate(
             [np.arange(*ends) for group in self.groups for ends in group.channels]
         )
         sizes = [group.size for group in self.groups]
-        flows = Parallel([teacher.bijector() for teacher in self.teachers], sizes)
+        flows = coupling.Parallel(
+            [teacher.bijector() for teacher in self.teachers], sizes
+        )
         if np.array_equal(order, np.arange(self.channels)):
             return flows
-        return distrax.Chain([flows, ChannelPermutation(order)])
+        return distrax.Chain([flows, coupling.ChannelPermutation(order)])

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import orbax.checkpoint as ocp
@@ -18,7 +19,9 @@ from jax.sharding import NamedSharding
 from ast_jax.errors import UserError
 from ast_jax.files import unreadable_error
 from ast_jax.training.digests import damaged_file, write_digests
-from ast_jax.training.state import TrainState
+
+if TYPE_CHECKING:  # a detector reads checkpoints without optax
+    from ast_jax.training.state import TrainState
 
 _LOSSES = "losses.json"
 
@@ -104,7 +107,7 @@ class CheckpointStore:
         path = self._directory / str(step) / _LOSSES
         return json.loads(path.read_text()) if path.exists() else []
 
-    def save(self, state: TrainState, losses: Sequence[float] = ()) -> None:
+    def save(self, state: "TrainState", losses: Sequence[float] = ()) -> None:
         """Writes a checkpoint of the state's step, unless there is one.
 
         Args:
@@ -125,8 +128,8 @@ class CheckpointStore:
                 self._manager.wait_until_finished()
 
     def restore(
-        self, state: TrainState, sharding: NamedSharding, step: int | None = None
-    ) -> TrainState:
+        self, state: "TrainState", sharding: NamedSharding, step: int | None = None
+    ) -> "TrainState":
         """Returns `state` with the arrays of a checkpoint, the latest by default.
 
         `state` is the template, so this works on any number of devices.
@@ -185,7 +188,7 @@ class CheckpointStore:
                 raise _damage(folder, f"{foreign} is not the configuration's")
             yield
 
-    def resume(self, state: TrainState, sharding: NamedSharding) -> TrainState:
+    def resume(self, state: "TrainState", sharding: NamedSharding) -> "TrainState":
         """Returns the latest intact checkpoint, or `state` on the devices without any.
 
         Later checkpoints that are damaged are named in a warning and renamed (20
@@ -256,7 +259,7 @@ def _shapes(tree: dict) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _arrays(state: TrainState) -> dict:
+def _arrays(state: "TrainState") -> dict:
     """The arrays of a state, which a checkpoint holds; it holds no functions."""
     return {
         "step": state.step,

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -27,8 +28,8 @@ def function():
     return Counted()
 
 
-def answer(folder, function, origin="run", arguments=ARGUMENTS):
-    compiled = TracedPrograms(folder, origin).compiled(function, arguments)
+def answer(folder, function, origin="run", arguments=ARGUMENTS, name="answer"):
+    compiled = TracedPrograms(folder, origin).compiled(name, function, arguments)
     return compiled(*arguments)["y"].tolist()
 
 
@@ -38,12 +39,13 @@ def test_a_program_is_traced_once_for_all_processes(tmp_path, function):
     assert function.traces == 1
 
 
-def test_another_run_and_another_shape_are_other_programs(tmp_path, function):
+def test_another_run_name_or_shape_is_another_program(tmp_path, function):
     answer(tmp_path, function)
     answer(tmp_path, function, origin="another run")
+    answer(tmp_path, function, name="another name")
     wider = (ARGUMENTS[0], {"x": jnp.ones((4, 3))})
     assert len(answer(tmp_path, function, arguments=wider)) == 4
-    assert function.traces == len([*tmp_path.iterdir()]) == 3
+    assert function.traces == len([*tmp_path.iterdir()]) == 4
 
 
 def test_a_damaged_file_is_written_again(tmp_path, function):
@@ -53,6 +55,27 @@ def test_a_damaged_file_is_written_again(tmp_path, function):
     for _ in range(2):
         assert answer(tmp_path, function) == [[0, 1, 2]] * 2
     assert function.traces == 2
+
+
+def test_shapes_are_found_once_and_a_damaged_file_is_written_again(tmp_path):
+    tree = {"params": {"w": jax.ShapeDtypeStruct((2, 3), jnp.bfloat16)}, "none": {}}
+    found = []
+
+    def find():
+        found.append(tree)
+        return tree
+
+    programs = TracedPrograms(tmp_path, "run")
+    for _ in range(2):
+        assert programs.shapes("teacher", find) == tree
+    assert len(found) == 1
+    for content in ("{", '{"params": 1}'):
+        (path,) = tmp_path.iterdir()
+        path.write_text(content)
+        assert programs.shapes("teacher", find) == tree
+    assert len(found) == 3
+    assert programs.shapes("student", find) == tree
+    assert len(found) == 4
 
 
 def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path, function):
