@@ -30,7 +30,7 @@ from ast_jax.evaluation.baselines import Baseline, baseline_figures, fit_baselin
 from ast_jax.evaluation.results import mean_over_categories
 from ast_jax.features.category import open_categories
 from ast_jax.files import expand_home, write_errors, write_text
-from ast_jax.inference.pair import Pair, Scorer, load_pair
+from ast_jax.inference.pair import NETWORKS, Pair, Scorer, load_pair
 from ast_jax.pipeline import train_and_evaluate
 from ast_jax.precision import multiply_at
 from ast_jax.report.ablation import ROUNDS, TEACHER_ALONE, Row, table, write_table
@@ -251,6 +251,8 @@ def _first_pair(run: Run) -> Pair:
 def _parameters(pair: Pair) -> dict[str, int]:
     """Returns each network's number of parameters."""
     return {
-        network: sum(leaf.size for leaf in jax.tree.leaves(collections["params"]))
-        for network, collections in pair.variables.items()
+        network: sum(
+            leaf.size for leaf in jax.tree.leaves(pair.variables[network]["params"])
+        )
+        for network in NETWORKS
     }

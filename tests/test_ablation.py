@@ -8,6 +8,7 @@ import jax
 import layouts
 import numpy as np
 import pytest
+import tiny_runs
 
 from ast_jax import ablation
 from ast_jax.ablation import ablate, median_seconds, variants
@@ -210,6 +211,21 @@ def test_the_configurations_variants_are_valid(variant):
         del config.variants
     assert found["asymmetric"] == config
     validate(config)
+
+
+@pytest.mark.slow
+def test_ast_plus_goes_the_whole_way(tmp_path):
+    root = layouts.mvtec_ad(tmp_path / "data", "screw", train=8)
+    config = ast_plus(tiny_runs.tiny(tmp_path, "mvtec_ad", root, mode="rgb"))
+    config.teacher.update(hidden=4, epochs=1)
+    config.student.update(blocks=1, width=8, epochs=1)
+    changes = ({}, {"teacher.blocks": 0}, {"features.whiten": False})
+    with config.unlocked():
+        config.variants = tuple(zip(("plus", "no_flow", "raw"), changes, strict=True))
+    rows = {row.name: row for row in ablate(config, tmp_path / "ablation")}
+    assert rows["plus"].parameters > rows["no_flow"].parameters > 0
+    assert len({row.figures["pixel_auroc"] for row in rows.values()}) > 3
+    assert all(row.milliseconds[1] > 0 for row in rows.values())
 
 
 @pytest.mark.parametrize("variant", ["plus", "plus_rgb", "plus_solar"])
