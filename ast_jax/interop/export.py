@@ -112,7 +112,8 @@ def _verdict(calibration: Calibration, outputs: Arrays) -> Arrays:
         mine = jnp.asarray(scores[folds == fold])
         at_least += (mine >= own[:, fold : fold + 1]).sum(1)
     few = at_least < calibration.exceeding
-    return {"p_value": (1 + at_least) / (1 + n), "anomalous": few | (score != score)}
+    not_a_number = ~(score <= jnp.inf)
+    return {"p_value": (1 + at_least) / (1 + n), "anomalous": few | not_a_number}
 
 
 def _stablehlo(

@@ -29,6 +29,13 @@ def _concatenate(nodes: Nodes, eqn: JaxprEqn, *parts: Value) -> str:
     return nodes.add("Concat", parts, axis=eqn.params["dimension"])
 
 
+def _stack(nodes: Nodes, eqn: JaxprEqn, *parts: Value) -> str:
+    axis = eqn.params["axis"]
+    axes = np.array([axis], np.int64)
+    slices = [nodes.add("Unsqueeze", [part, axes]) for part in parts]
+    return nodes.add("Concat", slices, axis=axis)
+
+
 def _split(nodes: Nodes, eqn: JaxprEqn, x: Value) -> list[str]:
     sizes = np.array(eqn.params["sizes"], np.int64)
     names = [nodes.new_name() for _ in sizes]
@@ -147,6 +154,7 @@ RULES: dict[str, Callable[..., Value | list[str]]] = {
     "squeeze": _reshape,
     "transpose": _transpose,
     "concatenate": _concatenate,
+    "stack": _stack,
     "split": _split,
     "slice": _slice,
     "pad": _pad,

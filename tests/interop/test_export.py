@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from exported_detectors import parts, recorded, untrained
+from exported_detectors import folded, parts, recorded, untrained
 
 from ast_jax.config import default
 from ast_jax.errors import UserError
@@ -181,6 +181,21 @@ def test_onnxruntime_answers_as_the_detector(detector, tmp_path):
     names = {"inputs": {name: of[:1] for name, of in inputs.items()}}
     exec(block, names)
     assert_answers_as_first(detector, pairs, names["outputs"])
+
+
+@pytest.mark.parametrize("suffix", [".stablehlo", ".onnx"])
+def test_a_file_of_folds_answers_as_the_detector(detector, tmp_path, suffix):
+    if suffix == ".onnx":
+        pytest.importorskip("onnx", reason="onnx is not installed")
+        pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    path, some = tmp_path / f"folds{suffix}", parts(range(4))
+    crossed = folded(detector, some)
+    assert crossed.calibration.is_cross
+    export(crossed, path)
+    outputs = load_function(path)(batch_of(crossed, some))
+    assert_answers_as(crossed, some, outputs)
+    assert outputs["score_by_fold"].shape == (4, 2)
+    assert (outputs["score_by_fold"][:, 0] != outputs["score_by_fold"][:, 1]).all()
 
 
 def assert_answers_as_first(detector, pairs, outputs):
