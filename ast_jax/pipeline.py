@@ -65,7 +65,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates a trained run; returns the tree of `results.json`.
 
-    Keeps the run's calibration if it has one, even if the images have changed.
+    Keeps the run's calibration if it has one, even if the images have changed, unless
+    `recalibrate` asks for a new one.
 
     Args:
       run: a trained run.

@@ -27,7 +27,7 @@ ORDER = (
 
 
 # A method that a user calls may import a later room inside its body.
-UPWARDS = {
+EXCEPTIONS = {
     ("ast_jax.inference.detector", "ast_jax.interop.export"),
 }
 
@@ -55,12 +55,12 @@ def is_program(node: ast.stmt) -> bool:
 
 
 def imports(known: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Yields (module, imported module), except those of `UPWARDS`."""
+    """Yields (module, imported module), except those of `EXCEPTIONS`."""
     for name, source in known.items():
         for target in imported_modules(source):
             # A name that is imported from a module counts as the module.
             module = target if target in known else target.rpartition(".")[0]
-            if (name, module) not in UPWARDS:
+            if (name, module) not in EXCEPTIONS:
                 yield name, module
 
 

@@ -114,9 +114,9 @@ def test_processes_that_are_one_run_stop_by_jaxs_preemption_service():
 import os, signal, threading, time
 import jax
 jax.distributed.initialize("localhost:{port}", 1, 0)
-from ast_jax.training.preemption import stop, stop_asked
+from ast_jax.training.preemption import stop, watch_for_stop
 threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
-with stop_asked() as asked:
+with watch_for_stop() as asked:
     for step in range(6000):
         time.sleep(0.01)
         if asked(range(step, step + 1)):
