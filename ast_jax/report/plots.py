@@ -18,9 +18,10 @@ from sklearn.metrics import (
 from ast_jax.data.part import GOOD
 from ast_jax.inference.calibration import Calibration
 from ast_jax.report.svg import COLOURS, SIZE, draw_svg
+from ast_jax.run import Member
 
-# network → for each seed its epochs and the mean loss of each
-Histories = Mapping[str, Mapping[int, tuple[Sequence[int], Sequence[float]]]]
+# network → for each pair its epochs and the mean loss of each
+Histories = Mapping[str, Mapping[Member, tuple[Sequence[int], Sequence[float]]]]
 
 _WIDE = 30.0  # scores that span more than this factor get a logarithmic axis
 _BINS = 30
@@ -139,23 +140,23 @@ def histogram(
 
 
 def training(histories: Histories) -> str | None:
-    """The loss of both networks over the epochs, a line per seed; None without any."""
-    histories = {name: seeds for name, seeds in histories.items() if seeds}
+    """The loss of both networks over the epochs, a line per pair; None without any."""
+    histories = {name: pairs for name, pairs in histories.items() if pairs}
     if not histories:
         return None
 
     def draw(figure: Figure) -> None:
         subplots = figure.subplots(1, len(histories), squeeze=False)[0]
-        for axes, (name, seeds) in zip(subplots, histories.items(), strict=True):
-            losses = np.concatenate([losses for _, losses in seeds.values()])
+        for axes, (name, pairs) in zip(subplots, histories.items(), strict=True):
+            losses = np.concatenate([losses for _, losses in pairs.values()])
             if losses.min() > 0:
                 axes.set_yscale("log")
                 axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 axes.yaxis.set_minor_locator(NullLocator())
             axes.yaxis.set_major_formatter("{x:g}")
-            last = max(max(epochs) for epochs, _ in seeds.values())
+            last = max(max(epochs) for epochs, _ in pairs.values())
             axes.set_xlim(0, last + 1)
-            for epochs, losses in seeds.values():
+            for epochs, losses in pairs.values():
                 marker = "o" if len(epochs) == 1 else ""
                 axes.plot(epochs, losses, color=COLOURS[name], marker=marker, alpha=0.8)
             axes.set_title(f"loss of the {name}")

@@ -1,9 +1,15 @@
 """Planted defects among good parts are listed, and few of the good ones."""
 
+import json
+
 import numpy as np
 import pytest
 
+from ast_jax.config import ast_plus, default
+from ast_jax.data.datasets.synthetic import render
+from ast_jax.data.write_parts import write_parts
 from ast_jax.inference.odd_parts import discoveries, odd_parts, tail_p_values
+from ast_jax.pipeline import train_and_evaluate
 
 DRAWS = {
     "normal": lambda rng, n: rng.standard_normal(n),
@@ -65,3 +71,31 @@ def test_discoveries_by_hand():
     # rate · i / n: 0.02, 0.04, 0.06, 0.08, 0.1 against 0.005, 0.02, 0.04, 0.5, 0.9
     assert discoveries(p_values, 0.1).tolist() == [False, True, True, True, False]
     assert not discoveries(np.array([0.3, 0.2])).any()
+
+
+def listed_by_a_run(folder, seed):
+    """The numbers of the odd parts in results.json; 97 to 99 are defective.
+
+    AST+ with small networks learns from a folder in which all 100 are called good.
+    """
+    kinds = ["good"] * 97 + ["contamination", "cut", "hole"]
+    ids = [f"train/{kind}/{number:03d}" for number, kind in enumerate(kinds)]
+    images = [render("flange", seed, part_id, size=128).image for part_id in ids]
+    write_parts(folder / "parts", images, None)
+    config = ast_plus(default())
+    config.mode, config.backbone.name = "rgb", "scattering"
+    config.dataset.update(name="folder", root=str(folder / "parts"), image_size=128)
+    config.dataset.data_dir = str(folder / "cache")
+    config.teacher.update(blocks=1, hidden=8, epochs=2)
+    config.student.update(blocks=1, width=16, epochs=4)
+    config.calibration.update(method="cross", folds=3, alpha=0.05)
+    train_and_evaluate(config, folder / "run")
+    results = json.loads((folder / "run" / "results.json").read_text())
+    return [int(part_id[-3:]) for part_id in results["odd_parts"]["parts"]]
+
+
+@pytest.mark.slow
+def test_trained_networks_list_planted_defects(tmp_path, quick_compilation, one_device):
+    listed = listed_by_a_run(tmp_path, seed=0)
+    assert sum(part >= 97 for part in listed) >= 2
+    assert sum(part < 97 for part in listed) <= 2
