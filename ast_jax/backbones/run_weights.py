@@ -1,4 +1,4 @@
-"""A run's backbone; if its weights were moved, name and SHA-256 find them."""
+"""Opens a run's backbone; its SHA-256 finds weights that were moved."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,29 +17,30 @@ _SUFFIXES = (".safetensors", ".pth")
 
 
 def open_backbone(
-    run: Run, category: str, weights: str | Path | None = None
+    config: ConfigDict, run: Run | None = None, weights: str | Path | None = None
 ) -> Backbone | None:
-    """Returns the backbone of a category's trained pairs; None if they have none.
+    """Opens the configured backbone; None if the configuration needs none.
 
     Args:
-      run: a run.
-      category: its pairs' records must name the backbone that is returned.
+      config: the configuration.
+      run: a run that has begun; its record finds weights that were moved.
       weights: a file of the user's choice.
 
     Raises:
-      UserError: the weights are not available, or are others than the pairs'.
+      UserError: the weights are not available, or do not fit the configuration.
     """
-    config = run.config
     if not uses_backbone(config):
         return None
-    backbone = create(
-        with_weights(config.backbone, run, weights),
-        image_size=config.dataset.image_size,
-        taps=config.features.taps,
-    )
+    section = with_weights(config.backbone, run, weights) if run else config.backbone
+    size, taps = config.dataset.image_size, config.features.taps
+    return create(section, image_size=size, taps=taps)
+
+
+def check_backbone(run: Run, category: str, backbone: Backbone | None) -> None:
+    """Raises a UserError if a pair of a category was trained with another backbone."""
+    fingerprint = backbone and backbone.fingerprint
     for member in run.members(category):
-        run.check_record(category, member, {"backbone": backbone.fingerprint})
-    return backbone
+        run.check_record(category, member, {"backbone": fingerprint})
 
 
 def with_weights(

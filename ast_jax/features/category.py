@@ -7,10 +7,10 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from ast_jax import backbones, data
+from ast_jax import data
 from ast_jax.backbones import Backbone
-from ast_jax.backbones.run_weights import with_weights
-from ast_jax.config import uses_backbone, validate
+from ast_jax.backbones.run_weights import open_backbone
+from ast_jax.config import validate
 from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.normals import exaggeration
 from ast_jax.data.part import Parts
@@ -107,12 +107,7 @@ def open_categories(config: ConfigDict, run: Run | None = None) -> list[Category
     validate(config)
     # Before the backbone, because its weights may have to be fetched.
     names = data.categories(config.dataset, run.categories() if run else ())
-    backbone = None
-    if uses_backbone(config):
-        size = config.dataset.image_size
-        section = with_weights(config.backbone, run) if run else config.backbone
-        taps = config.features.taps
-        backbone = backbones.create(section, image_size=size, taps=taps)
+    backbone = open_backbone(config, run)
     options = {"mode": config.mode, "depth_options": DepthOptions.from_config(config)}
 
     def open_one(name: str) -> Category:

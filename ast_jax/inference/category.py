@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
+from ast_jax.backbones.run_weights import check_backbone
 from ast_jax.data.part import Parts
 from ast_jax.errors import UserError
 from ast_jax.features.category import Category
@@ -85,7 +86,7 @@ def calibrate_category(
             )
         return [at[part_id] for part_id in ids]
 
-    _check_backbone(run, category)
+    check_backbone(run, category.name, category.backbone)
     good = {member: train.select(rows(member, "train")) for member in names}
     ensemble = Ensemble.load(run, category.name).with_units(good, batch_size)
     for member in names:
@@ -170,20 +171,13 @@ def _keep_calibration(run: Run, category: Category, other: str) -> CalibratedCat
         "run's threshold stays. --recalibrate takes a new one from these images.",
         *(name, other, root),
     )
-    _check_backbone(run, category)
+    check_backbone(run, category.name, category.backbone)
     calibration, scales = read_calibration(run, name)
     ensemble = Ensemble.load(run, name)
     ensemble = dataclasses.replace(ensemble, scales=scales)
     side = run.read_record(name)["side"]
     nothing = LeftOut(category.parts["train"].subset([]), empty_scores(side))
     return CalibratedCategory(ensemble, calibration, nothing)
-
-
-def _check_backbone(run: Run, category: Category) -> None:
-    """Raises a UserError if the pairs were trained with another backbone."""
-    backbone = category.backbone and category.backbone.fingerprint
-    for member in run.members(category.name):
-        run.check_record(category.name, member, {"backbone": backbone})
 
 
 def score_test_images(ensemble: Ensemble, category: Category) -> CategoryScores:

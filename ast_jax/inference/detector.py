@@ -14,7 +14,7 @@ from absl import logging
 from jaxtyping import Array, Float
 from PIL import Image
 
-from ast_jax.backbones.run_weights import open_backbone
+from ast_jax.backbones.run_weights import check_backbone, open_backbone
 from ast_jax.config import FULL_DEPTH
 from ast_jax.data.part import Part, Sequences, join_parts
 from ast_jax.device_memory import memory_errors
@@ -104,7 +104,8 @@ class Detector(ScoreFunction):
             )
         else:
             calibration = feedback.apply(run, category, calibration)
-        backbone = open_backbone(run, category, backbone_weights)
+        backbone = open_backbone(run.config, run, backbone_weights)
+        check_backbone(run, category, backbone)
         traced = traced_in and TracedPrograms.of(run, category, traced_in)
         ensemble = Ensemble.load(run, category, traced)
         return cls(

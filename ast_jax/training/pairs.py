@@ -21,12 +21,13 @@ from ast_jax.features.inputs import Inputs, Normaliser
 from ast_jax.features.whitening import BlockWhitening
 from ast_jax.models import create_groups, create_student, create_teacher
 from ast_jax.parallel import DATA_AXIS, TASK_AXIS, barrier, is_main, task_mesh
+from ast_jax.parameter import variable_shapes
 from ast_jax.run import Run, lock, seed_and_fold
 from ast_jax.training.feed import Examples
 from ast_jax.training.folds import members, split_fold
 from ast_jax.training.loop import Stage, Task, is_finished, train_stage
 from ast_jax.training.overview import parameter_table
-from ast_jax.training.state import TrainState, create_states, state_template
+from ast_jax.training.state import TrainState, create_states
 from ast_jax.training.steps import Loss, student_loss, teacher_loss
 from ast_jax.training.targets import teacher_targets
 
@@ -220,10 +221,11 @@ def _train_one_size(
 def _log_parameters(config: ConfigDict, inputs: Inputs) -> None:
     """Logs the parameters of both networks."""
     size = {"side": inputs.side, "channels": inputs.channels}
+    shape = (1, inputs.side, inputs.side, inputs.channels)
     for name, create in (("teacher", create_teacher), ("student", create_student)):
         module = create(config, **size, blocks=inputs.blocks)
-        state = state_template(module, config, **size)
-        logging.info("%s:\n%s", name, parameter_table(state.variables))
+        table = parameter_table(variable_shapes(module, shape))
+        logging.info("%s:\n%s", name, table)
 
 
 def _stages(
