@@ -39,12 +39,7 @@ def _efficientnet(
 ) -> Backbone:
     import jax.numpy as jnp
 
-    from ast_jax.backbones import (
-        architecture,
-        efficientnet,
-        packaged_weights,
-        timm_weights,
-    )
+    from ast_jax.backbones import architecture, efficientnet, timm_weights
     from ast_jax.precision import multiply_at_least_high
 
     base = config.name.split(".")[0]
@@ -59,7 +54,7 @@ def _efficientnet(
     path = timm_weights.locate(config.name, config.weights)
     digest = timm_weights.sha256(path)
     if not config.weights:
-        packaged_weights.check(config.name, path, digest)
+        timm_weights.check_sha256(config.name, path, digest)
     logging.info("backbone %s: %s, SHA-256 %s", config.name, path, digest)
     mean, std = _normalisation(config, timm_weights.normalisation(config.name))
 

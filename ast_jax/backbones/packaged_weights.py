@@ -70,13 +70,13 @@ def locate(name: str) -> Path:
 
 
 def check(name: str, path: Path, digest: str) -> None:
-    """Checks the SHA-256 of a file, if a package has weights of this name.
+    """Checks the SHA-256 of the file of `name`, a key of `PACKAGES`.
 
     Raises:
       UserError: it differs from the package's.
     """
-    package = PACKAGES.get(name)
-    if package and digest != package.sha256:
+    package = PACKAGES[name]
+    if digest != package.sha256:
         raise UserError(
             f"{path}: SHA-256 {digest} instead of {package.sha256}, which"
             f" {package.distribution} 0.1.0 has; {_reinstall(package)}"

@@ -71,8 +71,8 @@ def locate(name: str, weights: str) -> Path:
     A release is downloaded and cached.
 
     Raises:
-      UserError: the file, the package or the tag does not exist, there is no network,
-        or a download differs from the hub's SHA-256.
+      UserError: the file, the package or the tag does not exist, or there is no
+        network.
     """
     if weights:
         path = expand_home(weights)
@@ -100,11 +100,11 @@ def cached_releases() -> list[Path]:
     return sorted(folder.glob(f"models--timm--*/snapshots/*/{_FILE}"))
 
 
-def fetch_by_sha256(name: str, sha256: str) -> Path | None:
+def fetch_by_sha256(name: str, digest: str) -> Path | None:
     """timm's release of a network with this SHA-256; None if there is none.
 
     Raises:
-      UserError: the hub cannot be reached.
+      UserError: the download fails, or differs from this SHA-256.
     """
     base = name.split(".")[0] + "."
     for tag in (known for known in KNOWN if known.startswith(base)):
@@ -113,8 +113,10 @@ def fetch_by_sha256(name: str, sha256: str) -> Path | None:
         except Exception as error:  # no network, or any error of the hub's client
             logging.warning("%s: %s", tag, _reason(error))
             return None
-        if announced == sha256:
-            return _download(tag)
+        if announced == digest:
+            path = _download(tag)
+            check_sha256(tag, path, sha256(path))
+            return path
     return None
 
 
@@ -155,7 +157,7 @@ def _download(name: str) -> Path:
     """Takes a release from the cache, without any request, or from the network.
 
     Raises:
-      UserError: there is no network, or the file differs from the hub's SHA-256.
+      UserError: there is no network.
     """
     import huggingface_hub
     from huggingface_hub import constants
@@ -169,29 +171,38 @@ def _download(name: str) -> Path:
     try:
         cached = huggingface_hub.try_to_load_from_cache(repository, _FILE, cache)
         if isinstance(cached, str):
-            path = Path(cached)
-        else:
-            _ask_sha256(repository)
-            path = Path(huggingface_hub.hf_hub_download(repository, _FILE))
+            return Path(cached)
+        _ask_sha256(repository)
+        return Path(huggingface_hub.hf_hub_download(repository, _FILE))
     except Exception as error:
         raise UserError(
             f"cannot fetch timm/{name} from the Hugging Face hub"
             f" ({_reason(error)}); {HINT}"
         ) from error
-    # In the cache, the name of a large file's content is the hub's SHA-256.
-    announced = path.resolve().name
-    if re.fullmatch("[0-9a-f]{64}", announced) and sha256(path) != announced:
-        raise UserError(
-            f"{path}: differs from the SHA-256 that the hub announces; delete"
-            f" {path.resolve()} and run again, or {HINT}"
-        )
-    return path
 
 
 def sha256(path: Path) -> str:
     """The hex digest of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_sha256(name: str, path: Path, digest: str) -> None:
+    """Checks the SHA-256 of the file that a package or the hub has for `name`.
+
+    Raises:
+      UserError: it differs from the package's, or from the one that the hub announced.
+    """
+    if name in PACKAGES:
+        packaged_weights.check(name, path, digest)
+        return
+    # In the cache, the name of a large file's content is the hub's SHA-256.
+    announced = path.resolve().name
+    if re.fullmatch("[0-9a-f]{64}", announced) and digest != announced:
+        raise UserError(
+            f"{path}: differs from the SHA-256 that the hub announces; delete"
+            f" {path.resolve()} and run again, or {HINT}"
+        )
 
 
 def load(path: Path, net: Architecture) -> Variables:

@@ -78,7 +78,7 @@ def test_the_installed_file_is_the_known_one_and_whole(name):
     if not installed(name):
         pytest.skip(f"{PACKAGES[name].distribution} is not installed")
     path = timm_weights.locate(name, "")
-    packaged_weights.check(name, path, timm_weights.sha256(path))
+    timm_weights.check_sha256(name, path, timm_weights.sha256(path))
     net = architecture(name.split(".")[0], 6)
     assert len(timm_weights.load(path, net)["params"]) == 2 * len(net.convs)
     assert timm_weights.normalisation(name) == timm_weights.HALF

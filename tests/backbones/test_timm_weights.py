@@ -8,10 +8,12 @@ import jax
 import numpy as np
 import pytest
 from huggingface_hub import constants
+from ml_collections import ConfigDict
 from safetensors.numpy import save, save_file
 from stand_in_weights import state_dict
 from torch_files import state_dict_file
 
+from ast_jax import backbones
 from ast_jax.backbones import timm_weights
 from ast_jax.backbones.architecture import architecture
 from ast_jax.errors import UserError
@@ -247,8 +249,23 @@ def test_a_tag_is_fetched_from_the_hub_and_cached(hub, monkeypatch):
 
 def test_a_download_unlike_its_announcement_is_refused(hub):
     hub.announced = "0" * 64
+    section = {"name": f"{NAME}.in1k", "weights": "", "stage": 0, "padding": "same"}
     with pytest.raises(UserError, match=r"SHA-256 that the hub announces; delete"):
-        timm_weights.locate(f"{NAME}.in1k", "")
+        backbones.create(ConfigDict(section), image_size=64)
+    with pytest.raises(UserError, match=r"SHA-256 that the hub announces; delete"):
+        timm_weights.fetch_by_sha256(NAME, hub.announced)
+
+
+def test_a_release_is_hashed_once(hub, monkeypatch):
+    hashed = []
+    digest = timm_weights.sha256
+    monkeypatch.setattr(
+        timm_weights, "sha256", lambda path: hashed.append(path) or digest(path)
+    )
+    section = {"name": f"{NAME}.in1k", "weights": "", "stage": 0, "padding": "same"}
+    config = ConfigDict(section | {"mean": (), "std": ()})
+    assert backbones.create(config, image_size=64).weights_sha256 == hub.announced
+    assert hashed == [timm_weights.locate(config.name, "")]
 
 
 def test_without_a_network_one_line_says_what_to_do(hub, monkeypatch):
