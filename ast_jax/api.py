@@ -32,6 +32,7 @@ def fit(
     mode: str | None = None,
     alpha: float | None = None,
     calibration: str | None = None,
+    any_direction: bool | None = None,
     epochs: int | None = None,
     seeds: Sequence[int] | None = None,
     image_size: int | None = None,
@@ -55,6 +56,7 @@ def fit(
         configuration's for a folder.
       alpha: `calibration.alpha`, the wanted false-alarm rate.
       calibration: `calibration.method`, split, cross or auto.
+      any_direction: `dataset.any_direction`, whether parts lie in any direction.
       epochs: of each network.
       seeds: `train.seeds`; several make an ensemble.
       image_size: `dataset.image_size`, a multiple of 32.
@@ -77,6 +79,7 @@ def fit(
         "mode": mode or found or config.mode,
         "calibration.alpha": alpha,
         "calibration.method": calibration,
+        "dataset.any_direction": any_direction,
         "teacher.epochs": epochs,
         "student.epochs": epochs,
         "train.seeds": seeds and tuple(seeds),

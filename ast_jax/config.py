@@ -97,6 +97,7 @@ def default() -> ConfigDict:
                 "categories": (),  # empty: all
                 "data_dir": "~/.cache/ast_jax",  # prepared data and features
                 "image_size": 768,  # pixels, a multiple of 32
+                "any_direction": False,  # of parts: learn quarter turns of them too
                 "exclude": "",  # a file that names training pictures to leave out
                 "bit_depth": 0,  # bits in use of 16-bit images; 0: estimated
                 "feature_dtype": "float32",  # of the feature cache; float16 halves it

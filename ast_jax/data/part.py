@@ -117,6 +117,11 @@ class Parts(Sequence):
         return self._read(range(len(self))[index])
 
     @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The facts about each part."""
+        return self._entries
+
+    @property
     def ids(self) -> tuple[str, ...]:
         """The parts' ids."""
         return tuple(entry.id for entry in self._entries)

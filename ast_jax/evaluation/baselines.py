@@ -83,9 +83,10 @@ def fit_baselines(category: Category) -> tuple[Baseline, Baseline]:
     Raises:
       UserError: a part is damaged, or no image remains to learn.
     """
-    config, good = category.config, category.inputs("train")
+    config, rows = category.config, np.arange(len(category.parts["train"]))
     if fold_count(category) == 1:  # with several folds, some pair learns each image
-        good = good.select(split_fold(category, "")[0])
+        rows, _ = split_fold(category, "")
+    good = category.inputs_to_learn(rows)
     options = config.evaluation
     reading = scoring.Reading(options.smoothing, options.image_score == "top")
     gaussian = fit_gaussian(good, reading, config.train.batch_size)

@@ -5,6 +5,8 @@ import functools
 from pathlib import Path
 
 import jax
+import numpy as np
+from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from ast_jax import data
@@ -14,6 +16,7 @@ from ast_jax.config import validate
 from ast_jax.data.depth_options import DepthOptions
 from ast_jax.data.normals import exaggeration
 from ast_jax.data.part import Parts
+from ast_jax.data.turned import TURNS, with_turns
 from ast_jax.device_memory import memory_errors
 from ast_jax.features.blocks import Block, channel_blocks
 from ast_jax.features.extract import Features, extract, median_slopes
@@ -52,12 +55,32 @@ class Category:
         features = self._features[split]
         return Inputs.of(features, binary_mask=binary_mask, blocks=self.blocks)
 
+    def inputs_to_learn(self, rows: Int[np.ndarray, " n"]) -> Inputs:
+        """Network inputs of some training parts, as the networks learn them.
+
+        Of parts that lie in any direction the turned ones follow. Those that a fold
+        leaves out are not among `rows`, so no turn of them is learned either.
+
+        Raises:
+          UserError: as `inputs`.
+        """
+        if not self.config.dataset.any_direction:
+            return self.inputs("train").select(rows)
+        count = len(self.parts["train"])
+        every_turn = np.concatenate([rows + turns * count for turns in range(TURNS)])
+        return self.inputs("train with turns").select(every_turn)
+
+    def _parts(self, split: str) -> Parts:
+        if split == "train with turns":
+            return with_turns(self.parts["train"])
+        return self.parts[split]
+
     def _extract(self, split: str) -> Features:
         config = self.config
         batch_size = config.train.batch_size
         with memory_errors(f"{self.name}: extracting features", batch_size):
             return extract(
-                self.parts[split],
+                self._parts(split),
                 mode=config.mode,
                 image_size=config.dataset.image_size,
                 backbone=self.backbone,

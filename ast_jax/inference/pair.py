@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from ast_jax import scoring
+from ast_jax.data.turned import TURNS
 from ast_jax.device_memory import memory_errors
 from ast_jax.errors import UserError
 from ast_jax.features.blocks import Block
@@ -267,5 +268,6 @@ def _read_units(path: Path, pair: Pair) -> scoring.Units:
 
 def _last_step(run: Run, network: str, record: dict[str, Any]) -> int:
     """The step at which a network's training ends."""
-    steps_an_epoch = len(record["train"]) // run.config.train.batch_size
+    turns = TURNS if run.config.dataset.any_direction else 1
+    steps_an_epoch = turns * len(record["train"]) // run.config.train.batch_size
     return run.config[network].epochs * max(1, steps_an_epoch)

@@ -95,10 +95,11 @@ def begin_pair(run: Run, category: Category, member: str, share: int) -> Untrain
     Raises:
       UserError: there are too few images.
     """
-    config, parts, inputs = run.config, category.parts, category.inputs("train")
+    config, parts = run.config, category.parts
     seed, fold = seed_and_fold(member)
     rows, held_out = split_fold(category, fold)
-    normaliser = _normaliser(category, inputs.select(rows))
+    inputs = category.inputs_to_learn(rows)
+    normaliser = _normaliser(category, inputs)
     plain = isinstance(normaliser, Normaliser)
     ids = parts["train"].ids
     record = {
@@ -125,7 +126,6 @@ def begin_pair(run: Run, category: Category, member: str, share: int) -> Untrain
         run.write_record(category.name, member, record)
     if isinstance(normaliser, BlockWhitening) and is_main():
         normaliser.save(run.whitening_file(category.name, member))
-    inputs = inputs.select(rows)
     return UntrainedPair(
         f"{category.name}, seed {member.replace('/fold_', ', fold ')}",
         Task(int(seed), run.seed_directory(category.name, member)),
