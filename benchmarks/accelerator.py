@@ -5,7 +5,7 @@
 Describes the machine, then measures part after part (`accelerator_parts.py`), each in
 its own process with a time limit. Writes DIR/accelerator.json and DIR/accelerator.md
 after every part, so that the results remain if the machine is lost early. PyTorch is
-measured too if it supports the device. With --quick every part is small and takes 90 s
+measured too if it supports the device. With --quick every part is small; all take 90 s
 on two cores.
 """
 

@@ -19,7 +19,7 @@ from ast_jax.models import create_student, create_teacher
 from ast_jax.parallel import DATA_AXIS, data_mesh
 from ast_jax.training.state import TrainState, create_states, take_state
 from ast_jax.training.steps import compile_steps, student_loss, teacher_loss
-from benchmarks import category
+from benchmarks import category, random_detector
 from benchmarks.common import cache_programs, compile_clock, peak_mb, serve
 from benchmarks.exchange import save_weights
 from benchmarks.side_by_side import Job
@@ -105,6 +105,22 @@ def serve_scoring(job: Job, folder: Path) -> None:
     serve_with_costs(calls, folder)
 
 
+def serve_pixels(job: Job, folder: Path) -> None:
+    """The same of a whole detector, whose inputs are images."""
+    detector = random_detector.create(job, folder / "backbone")
+    (pair,) = detector.ensemble.pairs.values()
+    save_weights(folder, pair.variables)
+    images = np.load(folder / "images.npy")
+    score, variables = jax.jit(detector.function), jax.device_put(detector.variables)
+
+    def call(batch: int) -> np.ndarray:
+        found = jax.device_get(score(variables, {"image": images[:batch]}))
+        return np.concatenate([found[n].ravel() for n in ("map", "maximum", "score")])
+
+    calls = {str(batch): lambda batch=batch: call(batch) for batch in job.batches}
+    serve_with_costs(calls, folder)
+
+
 def serve_training(job: Job, folder: Path) -> None:
     """A whole category; a call returns the first epoch's losses, teacher first."""
     x, m = (np.load(folder / f"{name}.npy") for name in ("x", "foreground"))
@@ -132,6 +148,8 @@ def main(folder: Path) -> None:
     job = Job.load(folder)
     if job.task == "scoring":
         serve_scoring(job, folder)
+    elif job.task == "pixels":
+        serve_pixels(job, folder)
     elif job.task == "training":
         serve_training(job, folder)
     else:

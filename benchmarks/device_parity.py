@@ -14,11 +14,12 @@ import numpy as np
 from ast_jax import backbones
 from ast_jax.backbones import timm_weights
 from ast_jax.backbones.architecture import architecture
-from ast_jax.backbones.efficientnet import extract
+from ast_jax.backbones.efficientnet import EfficientNet
 from ast_jax.config import default
 from ast_jax.models.ops.convolution import convolve
 from ast_jax.models.student import Student
 from ast_jax.models.teacher import Teacher
+from benchmarks.side_by_side import QUICK
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from reference_arrays import CASES, channels_last, load, relative_error
@@ -30,6 +31,8 @@ PRECISIONS = {
     "float32, the device's default": (None, "float32"),
     "bfloat16": (None, "bfloat16"),
 }
+BACKBONES = ("tf_efficientnet_lite0", "tf_efficientnet_b5")
+_STAGES = 7
 Row = tuple[str, float, str, str]  # figure, relative error, unit, aim
 
 
@@ -38,13 +41,15 @@ def errors() -> Iterator[Row]:
     for name, (precision, dtype) in PRECISIONS.items():
         aim = "1e-5" if precision else ""
         with jax.default_matmul_precision(precision):
-            cases = [_networks(load(case), dtype) for case in CASES]
+            chosen = CASES[:1] if QUICK.value else CASES
+            cases = [_networks(load(case), dtype) for case in chosen]
             for row, network in enumerate(("teacher z", "log-det", "student")):
                 yield f"{network}, {name}", max(c[row] for c in cases), "", aim
             yield f"convolutions, {name}", _convolutions(dtype), "", aim
     with jax.default_matmul_precision("highest"):
         yield "scattering against this CPU's", _scattering(), "", "1e-4"
-        yield "backbone (Lite0) against timm's", _backbone(), "", "1e-4"
+        for name in BACKBONES[:1] if QUICK.value else BACKBONES:
+            yield f"all stages of {name} against timm's", _stages(name), "", "1e-4"
 
 
 def _networks(case, dtype: str) -> tuple[float, float, float]:
@@ -66,11 +71,12 @@ def _convolutions(dtype: str) -> float:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((4, 12, 12, 32), np.float32)
     worst = 0.0
-    for k in (1, 3, 5):
+    for k in (3,) if QUICK.value else (1, 3, 5):
         kernel = rng.standard_normal((k, k, 32, 16), np.float32) / k**2
         for padding in ("zero", "replicate"):
             found = jax.device_get(_value_and_gradients(x, kernel, padding, dtype))
-            with jax.default_device(jax.devices("cpu")[0]):
+            cpu = jax.default_device(jax.devices("cpu")[0])
+            with cpu, jax.default_matmul_precision("highest"):
                 right = jax.device_get(
                     _value_and_gradients(x, kernel, padding, "float32")
                 )
@@ -97,11 +103,18 @@ def _scattering() -> float:
         return relative_error(found, jax.device_get(run(backbone.variables, images)))
 
 
-def _backbone(name: str = "tf_efficientnet_lite0", stage: int = 6) -> float:
-    net = architecture(name, stage)
+def _stages(name: str) -> float:
+    """The largest error of a backbone's stages, as an accelerator computes them."""
+    net = architecture(name, _STAGES - 1)
     variables = timm_weights.fold(net, state_dict(name).get)
     with np.load(REFERENCE / f"backbone_{name}.npz") as arrays:
         images = arrays["96x128/input_nchw"].transpose(0, 2, 3, 1)
-        expected = arrays[f"96x128/stage{stage}"].transpose(0, 2, 3, 1)
-    found = jax.jit(functools.partial(extract, net))(variables, images)
-    return relative_error(found[..., : expected.shape[-1]], expected)
+        expected = [
+            arrays[f"96x128/stage{n}"].transpose(0, 2, 3, 1) for n in range(_STAGES)
+        ]
+    run = jax.jit(functools.partial(EfficientNet(net).apply, mutable="intermediates"))
+    found = run(variables, images)[1]["intermediates"]
+    return max(
+        relative_error(found[f"stage{n}"][0][..., : each.shape[-1]], each)
+        for n, each in enumerate(expected)
+    )

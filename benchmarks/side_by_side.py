@@ -48,12 +48,16 @@ class Job:
     """The work of both sides; the sizes are the paper's.
 
     Attributes:
-      task: "teacher_step", "student_step", "training" or "scoring".
+      task: "teacher_step", "student_step", "training", "scoring" or "pixels".
       samples: random feature maps.
       batch: maps a step.
       steps: train steps a call.
       epochs: of each network, in `training`.
-      batches: maps a call, of each of `scoring`'s calls.
+      batches: maps or images a call, of each of the calls of `scoring` and `pixels`.
+      blocks: of the teacher, and of the student.
+      backbone: timm's name, without a tag; `pixels` alone has one.
+      stage: of the backbone, whose output is the feature map.
+      image_size: side of the images in pixels.
       torch_dtype: PyTorch's; `dtype` is ours, and the matrix product's.
       torch_compile: whether PyTorch's networks are compiled.
     """
@@ -69,6 +73,10 @@ class Job:
     depth_channels: int = _DEPTH_CHANNELS
     hidden: int = 64
     width: int = 1024
+    blocks: int = 4
+    backbone: str = ""
+    stage: int = 5
+    image_size: int = 768
     dtype: str = "float32"
     torch_dtype: str = "float32"
     torch_compile: bool = False
@@ -92,8 +100,13 @@ class Job:
         return cls(**json.loads((folder / "job.json").read_text()))
 
     def save(self, folder: Path) -> None:
-        """Writes the job, random features, and a target for the student."""
+        """Writes the job and random images, or features and the student's target."""
         (folder / "job.json").write_text(json.dumps(dataclasses.asdict(self)))
+        if self.backbone:
+            shape = (self.samples, self.image_size, self.image_size, 3)
+            images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+            np.save(folder / "images.npy", images)
+            return
         x, foreground = random_features(self)
         np.save(folder / "x.npy", x)
         np.save(folder / "foreground.npy", foreground)
@@ -110,8 +123,8 @@ class Job:
         first, second = c // 2, c - c // 2
         # Each half of the channels conditions the other's scale and shift.
         per_tap = (first + second) * hidden + hidden * 2 * (first + second)
-        teacher = (3 * 3**2 + 5**2) * per_tap
-        student = 3**2 * (c * width + 8 * width**2 + width * c)
+        teacher = ((self.blocks - 1) * 3**2 + 5**2) * per_tap
+        student = 3**2 * (c * width + 2 * self.blocks * width**2 + width * c)
         multiplications = {"teacher": teacher, "student": student}
         return {key: 2.0 * self.side**2 * n for key, n in multiplications.items()}
 

@@ -50,15 +50,22 @@ class Conditioner(nn.Module):
 
 
 class TorchTeacher(nn.Module):
-    """The flow: 4 × (fixed permutation, two-sided affine coupling)."""
+    """The flow: blocks × (fixed permutation, two-sided affine coupling)."""
 
-    def __init__(self, side: int, channels: int, hidden: int = 64, clamp: float = 1.9):
+    def __init__(
+        self,
+        side: int,
+        channels: int,
+        hidden: int = 64,
+        clamp: float = 1.9,
+        blocks: int = 4,
+    ):
         """Makes two conditioners for each block, with 5×5 kernels in the last one."""
         super().__init__()
         first, second = channels // 2, channels - channels // 2
         self.clamp, self.sizes = clamp, (first, second)
         self.f1, self.f2 = nn.ModuleList(), nn.ModuleList()
-        for k, kernel_size in enumerate((3, 3, 3, 5)):
+        for k, kernel_size in enumerate((*[3] * (blocks - 1), 5)):
             permutation = np.random.RandomState(k).permutation(channels)
             self.register_buffer(
                 f"permutation{k}", torch.from_numpy(permutation), persistent=False
@@ -106,7 +113,7 @@ class ResidualBlock(nn.Module):
 
 
 class TorchStudent(nn.Module):
-    """conv → LeakyReLU → 4 residual blocks → conv, on [encoding, x]."""
+    """conv → LeakyReLU → residual blocks → conv, on [encoding, x]."""
 
     def __init__(
         self,
@@ -114,13 +121,14 @@ class TorchStudent(nn.Module):
         channels: int,
         width: int = 1024,
         negative_slope: float = 0.01,
+        blocks: int = 4,
     ):
         """Maps `channels` to as many, with `width` inside."""
         super().__init__()
         self.negative_slope = negative_slope
         self.conv1 = conv(channels + ENCODING_CHANNELS, width)
         self.block = nn.ModuleList(
-            ResidualBlock(width, negative_slope) for _ in range(4)
+            ResidualBlock(width, negative_slope) for _ in range(blocks)
         )
         self.conv2 = conv(width, channels)
         encoding = positional_encoding(side)

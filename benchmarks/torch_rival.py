@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from benchmarks import torch_ast
+from benchmarks import torch_ast, torch_efficientnet
 from benchmarks.common import peak_mb, serve
 from benchmarks.side_by_side import Job
 
@@ -42,9 +42,13 @@ class Rival:
         """The teacher or the student, in training mode, with our initial weights."""
         job = self.job
         if name == "teacher":
-            network = torch_ast.TorchTeacher(job.side, job.channels, job.hidden)
+            network = torch_ast.TorchTeacher(
+                job.side, job.channels, job.hidden, blocks=job.blocks
+            )
         else:
-            network = torch_ast.TorchStudent(job.side, job.channels, job.width)
+            network = torch_ast.TorchStudent(
+                job.side, job.channels, job.width, blocks=job.blocks
+            )
         network.load_state_dict(self.weights(name), strict=False)
         network = network.to(self.device, memory_format=FORMATS[self.layout])
         if job.torch_compile:
@@ -137,6 +141,30 @@ def serve_scoring(rival: Rival) -> None:
     rival.serve({str(batch): lambda batch=batch: call(batch) for batch in batches})
 
 
+def serve_pixels(rival: Rival) -> None:
+    """The same of a backbone and both networks, from images."""
+    job, memory_format = rival.job, FORMATS[rival.layout]
+    backbone, normalisation = torch_efficientnet.load(
+        rival.folder / "backbone", rival.device.type
+    )
+    mean, std = (each.to(rival.device) for each in normalisation)
+    extract = torch.compile(backbone.__call__) if job.torch_compile else backbone
+    teacher, student = (rival.network(name).eval() for name in ("teacher", "student"))
+    images = np.load(rival.folder / "images.npy")
+
+    @torch.inference_mode()
+    def call(batch: int) -> np.ndarray:
+        x = torch.from_numpy(images[:batch]).to(rival.device).permute(0, 3, 1, 2)
+        x = (x.contiguous(memory_format=memory_format) / 255 - mean) / std
+        with rival.autocast():
+            maps = extract(x)
+            z, z_student = teacher(maps)[0], student(maps)
+        found = torch_ast.scores(z, z_student, torch.ones_like(z[:, 0]))
+        return torch.cat([tensor.flatten() for tensor in found]).cpu().numpy()
+
+    rival.serve({str(n): lambda batch=n: call(batch) for n in job.batches})
+
+
 def serve_training(rival: Rival) -> None:
     """A whole category; a call returns the first epoch's losses, teacher first."""
     job, x, m = rival.job, rival.maps("x"), rival.foreground()
@@ -173,6 +201,8 @@ def main(folder: Path, layout: str) -> None:
     rival = Rival(job, folder, layout)
     if job.task == "scoring":
         serve_scoring(rival)
+    elif job.task == "pixels":
+        serve_pixels(rival)
     elif job.task == "training":
         serve_training(rival)
     else:
