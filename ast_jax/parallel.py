@@ -170,7 +170,7 @@ def agree(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int64(value)))
 
 
-def main_first(action: Callable[[], Result]) -> Result:
+def run_main_first(action: Callable[[], Result]) -> Result:
     """Runs an action in the main process, then in the others; returns its result.
 
     So the other processes find the files that the main one writes to a shared folder.

@@ -117,7 +117,7 @@ class Run:
         complete = default()
         try:
             with complete.unlocked():
-                complete.update(_with_tuples(config))
+                complete.update(_convert_lists(config))
         except (TypeError, ValueError) as error:
             raise UserError(f"{path}: not a run's configuration ({error}).") from error
         return cls(directory, complete)
@@ -243,7 +243,7 @@ class Run:
                 continue
         return None
 
-    def reading(self, category: str) -> dict[str, Any]:
+    def picture_options(self, category: str) -> dict[str, Any]:
         """Returns how the training reads its pictures; {} before it has begun.
 
         "bit_depth" is the number of bits in use of 16, "excluded" the ids of training
@@ -297,10 +297,10 @@ def lock(
         file_lock.release()
 
 
-def _with_tuples(value: Any) -> Any:
+def _convert_lists(value: Any) -> Any:
     """Converts JSON's lists to the configuration's tuples."""
     if isinstance(value, dict):
-        return {key: _with_tuples(entry) for key, entry in value.items()}
+        return {key: _convert_lists(entry) for key, entry in value.items()}
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -185,7 +185,7 @@ class PartsBuilder(DataSet, Records, skip_registration=True):
 
     def _find_unused(self) -> list[Path]:
         used = {path for sample in self.listing.samples for path in sample.paths}
-        unused = unused_files(self.nearby(), used)
+        unused = unused_files(self.list_files(), used)
         unused = [path for path in unused if not self.accompanies(path)]
         if not self.depth:  # the clouds are unused on purpose
             unused = [path for path in unused if "xyz" not in path.parts]

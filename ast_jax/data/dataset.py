@@ -92,7 +92,7 @@ class DataSet(abc.ABC):
         `problems`.
         """
 
-    def nearby(self) -> Iterable[Path]:
+    def list_files(self) -> Iterable[Path]:
         """All files in the samples' folders, also those of no sample."""
         return files_below(self.root / self.category)
 

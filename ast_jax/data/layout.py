@@ -66,7 +66,7 @@ class FilesByStem:
             stem = one_form("/".join(p for p in parts[:-1] if p not in without))
             stem = f"{stem}/".lstrip("/") + one_form(parts[-1]).removesuffix(ending)
             if stem in found:
-                problems.append(_same_stem(path, found[stem], stem))
+                problems.append(_stem_fault(path, found[stem], stem))
             else:
                 found[stem] = path
         files = {stem: (path,) for stem, path in found.items()}
@@ -97,7 +97,7 @@ def _group_by_name(stems: Iterable[str]) -> dict[str, list[str]]:
     return names
 
 
-def _same_stem(path: Path, other: Path, stem: str) -> str:
+def _stem_fault(path: Path, other: Path, stem: str) -> str:
     return (
         f"{path}: the stem {stem!r} is that of {other.name} too; keep one of the two "
         "files"

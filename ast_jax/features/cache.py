@@ -129,7 +129,7 @@ class Store:
             return None
         return np.frombuffer(checked[start:], kind.dtype).reshape(kind.shape)
 
-    def missing(self, parts: Sequence[str]) -> list[int]:
+    def find_missing(self, parts: Sequence[str]) -> list[int]:
         """The indices of parts whose array is missing or damaged; equal parts once.
 
         Reads and checks every byte of the other arrays. Warns about damage.

@@ -23,7 +23,7 @@ from ast_jax.features.extract import Features, extract, median_slopes
 from ast_jax.features.inputs import Inputs
 from ast_jax.files import expand_home
 from ast_jax.mode import Mode
-from ast_jax.parallel import main_first
+from ast_jax.parallel import run_main_first
 from ast_jax.run import Run
 
 
@@ -134,9 +134,9 @@ def open_categories(config: ConfigDict, run: Run | None = None) -> list[Category
     options = {"mode": config.mode, "depth_options": DepthOptions.from_config(config)}
 
     def open_one(name: str) -> Category:
-        recorded = run.reading(name) if run else {}
+        recorded = run.picture_options(name) if run else {}
         parts = data.load(config.dataset, name, **recorded, **options)
         return Category(name, parts, backbone, config)
 
     # The main process prepares the data in a shared folder; the others find them there.
-    return main_first(lambda: [open_one(name) for name in names])
+    return run_main_first(lambda: [open_one(name) for name in names])

@@ -263,12 +263,12 @@ def _find_or_compute(parts: Parts, directory: Path, recipe: Recipe) -> StoredRow
     if None in digests:
         raise UserError(f"{parts.ids[digests.index(None)]}: {_LACKS[content]}")
     store = Store(directory, recipe.kind)
-    missing = store.missing(digests)
+    missing = store.find_missing(digests)
     if (count := jax.process_count()) > 1:
         mine = [at for at in missing if at % count == jax.process_index()]
         _compute(parts.subset(mine), store, recipe)
         barrier(f"{recipe.kind.name} features")
-        left = store.missing([digests[at] for at in missing])
+        left = store.find_missing([digests[at] for at in missing])
         missing = [missing[at] for at in left]
     _compute(parts.subset(missing), store, recipe)
     return StoredRows(store, digests)
@@ -280,7 +280,7 @@ def _compute(parts: Parts, store: Store, recipe: Recipe) -> None:
         return
     digests = parts.digests(recipe.kind.content)
     with store.lock(digests):
-        parts = parts.subset(store.missing(digests))
+        parts = parts.subset(store.find_missing(digests))
         store.require_room(len(parts))
         name, digests = recipe.kind.name, parts.digests(recipe.kind.content)
         logging.info("Extracting %s features of %d images.", name, len(parts))

@@ -116,7 +116,7 @@ class Detector(ScoreFunction):
             dataclasses.replace(ensemble, scales=scales),
             calibration,
             directory=run.directory,
-            bit_depth=run.reading(category).get("bit_depth", FULL_DEPTH),
+            bit_depth=run.picture_options(category).get("bit_depth", FULL_DEPTH),
             traced=traced,
             exaggeration=record.get("exaggeration", 1.0),
         )

@@ -147,7 +147,7 @@ def transform_kernels(
         transform = functools.partial(_transform, module, shape)
         if traced is not None:
             name, own = f"transform {network} {shape}", (variables[network],)
-            transform = traced.compiled(name, transform, own)
+            transform = traced.compile(name, transform, own)
         transformed[network] = variables[network] | transform(variables[network])
     return variables | transformed
 

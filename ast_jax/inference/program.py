@@ -60,7 +60,7 @@ class Program:
         batch = len(next(iter(inputs.values()))) // self.devices
         with self._lock:  # so that threads transform and compile once
             variables = self.variables_for(batch)
-            compiled = self._compiled_for(variables, on_devices, batch)
+            compiled = self._compile_for(variables, on_devices, batch)
         return compiled(variables, on_devices)
 
     def variables_for(self, batch: int) -> dict[str, Any]:
@@ -86,11 +86,11 @@ class Program:
                 for seed, shape in shapes.items()
             }
             self._variables_by_tiles[key] = self._variables | {
-                "pairs": self._shared(variables)
+                "pairs": self._share_kernels(variables)
             }
         return self._variables_by_tiles[key]
 
-    def _shared(self, pairs: dict[str, Any]) -> dict[str, Any]:
+    def _share_kernels(self, pairs: dict[str, Any]) -> dict[str, Any]:
         """Replaces kernels by equal ones that were transformed before."""
         return jax.tree_util.tree_map_with_path(
             lambda path, array: self._transformed.setdefault(
@@ -99,7 +99,7 @@ class Program:
             pairs,
         )
 
-    def _compiled_for(
+    def _compile_for(
         self, variables: dict[str, Any], inputs: dict[str, Array], batch: int
     ) -> Callable:
         traced = self._traced_on_one_device
@@ -107,7 +107,7 @@ class Program:
             return self._compiled
         if batch not in self._compiled_by_batch:
             function = self._scorer.function
-            compiled = traced.compiled("score", function, (variables, inputs))
+            compiled = traced.compile("score", function, (variables, inputs))
             self._compiled_by_batch[batch] = compiled
         return self._compiled_by_batch[batch]
 

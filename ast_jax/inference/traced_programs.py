@@ -47,7 +47,7 @@ class TracedPrograms:
         files = (p for p in paths if p.is_file() and p.suffix in (".json", ".npz"))
         return cls(folder, _digest(sorted(files)))
 
-    def compiled(self, name: str, function: Callable, arguments: tuple) -> Callable:
+    def compile(self, name: str, function: Callable, arguments: tuple) -> Callable:
         """Returns `function`, compiled for arguments of these shapes on one device.
 
         Args:

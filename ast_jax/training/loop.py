@@ -264,7 +264,7 @@ class _Training:
           UserError: a parameter is not finite; the last step has made it so.
         """
         if not is_finite(state.params):
-            raise UserError(self._not_finite("parameters are", self._done - 1))
+            raise UserError(self._divergence("parameters are", self._done - 1))
         self.store.save(state, self._losses)
 
     def next_rows(self, limit: int) -> Int[np.ndarray, "s b"]:
@@ -292,7 +292,7 @@ class _Training:
         self._done += steps
         self._losses.extend(losses[:steps].tolist())
         if not np.isfinite(losses[:steps]).all():
-            raise UserError(self._not_finite("loss is", self._done - steps))
+            raise UserError(self._divergence("loss is", self._done - steps))
         self._progress.advance(self._done, self._losses[-1])
         epoch, rest = divmod(self._done, self._steps_an_epoch)
         if rest:
@@ -301,7 +301,7 @@ class _Training:
         self._losses = []
         return self.finished or epoch % self._stage.checkpoint_epochs == 0
 
-    def _not_finite(self, subject: str, first: int) -> str:
+    def _divergence(self, subject: str, first: int) -> str:
         return (
             f"{self._task.directory}: the {self._stage.name}'s {subject} not finite "
             f"between steps {first} and {self._done}; the last checkpoint is kept. "

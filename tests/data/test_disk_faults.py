@@ -55,7 +55,7 @@ def test_a_disk_that_another_process_fills_is_one_line_and_leaves_nothing(disk):
     assert list(store.folder.iterdir()) == [store.path("0")]
     (disk / "filler").unlink()
     store.write("1", array(1))
-    assert store.missing(["0", "1"]) == []
+    assert store.find_missing(["0", "1"]) == []
 
 
 def test_a_disk_too_small_is_noticed_before_anything_is_computed(disk):

@@ -136,7 +136,7 @@ class CacheMachine(RuleBasedStateMachine):
                 for at, part in enumerate(PARTS)
                 if (part, kind.folder) not in self.intact
             ]
-            assert store.missing(PARTS) == expected
+            assert store.find_missing(PARTS) == expected
             for at, part in enumerate(PARTS):
                 found = store.read(part)
                 if at in expected:
@@ -181,14 +181,14 @@ def test_damage_is_told_and_a_missing_file_is_not(tmp_path, caplog):
     store = filled(tmp_path)
     store.path("a1").unlink()
     store.path("c3").write_bytes(b"")
-    assert store.missing(PARTS) == [0, 2]
+    assert store.find_missing(PARTS) == [0, 2]
     assert f"{store.path('c3')}: damaged" in caplog.text
     assert "a1" not in caplog.text
 
 
 def test_equal_parts_are_missing_once(tmp_path):
     store = filled(tmp_path, parts=["a1"])
-    assert store.missing(["b2", "a1", "b2", "c3"]) == [0, 3]
+    assert store.find_missing(["b2", "a1", "b2", "c3"]) == [0, 3]
 
 
 @pytest.mark.parametrize("wrong", [array("a1")[:1], array("a1").astype(np.float16)])
@@ -229,7 +229,7 @@ def test_what_cannot_be_read_now_is_not_called_damaged(tmp_path, monkeypatch, ca
     named = re.escape(str(store.path("a1")))
     with pytest.raises(UserError, match=rf"^{named}: .*Input/output error"):
         rows[:1]
-    assert store.missing(PARTS) == [0, 1, 2, 3]
+    assert store.find_missing(PARTS) == [0, 1, 2, 3]
     assert "Input/output error" in caplog.text
     assert "damaged" not in caplog.text
 

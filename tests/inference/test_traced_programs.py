@@ -29,7 +29,7 @@ def function():
 
 
 def answer(folder, function, origin="run", arguments=ARGUMENTS, name="answer"):
-    compiled = TracedPrograms(folder, origin).compiled(name, function, arguments)
+    compiled = TracedPrograms(folder, origin).compile(name, function, arguments)
     return compiled(*arguments)["y"].tolist()
 
 

@@ -127,7 +127,7 @@ def test_what_the_main_process_has_done_the_others_do_after_it(process):
     index, said = process
     if index:
         said.append(False)
-    assert parallel.main_first(lambda: list(said)) == ([False] if index else [])
+    assert parallel.run_main_first(lambda: list(said)) == ([False] if index else [])
 
 
 def test_where_the_main_process_fails_all_stop(process):
@@ -135,7 +135,7 @@ def test_where_the_main_process_fails_all_stop(process):
     if index:
         said.append(True)
         with pytest.raises(UserError, match="The main process has stopped"):
-            parallel.main_first(lambda: pytest.fail("the others began"))
+            parallel.run_main_first(lambda: pytest.fail("the others began"))
         return
 
     def fail():
@@ -143,4 +143,4 @@ def test_where_the_main_process_fails_all_stop(process):
         raise UserError("no such folder")
 
     with pytest.raises(UserError, match="no such folder"):
-        parallel.main_first(fail)
+        parallel.run_main_first(fail)

@@ -100,7 +100,7 @@ class Folder(PartsBuilder):
             )
         return listing
 
-    def nearby(self) -> Iterable[Path]:
+    def list_files(self) -> Iterable[Path]:
         """All files of the folder; with a manifest, of the folders that it names."""
         if self._manifest is None:
             return files_below(self.root)
