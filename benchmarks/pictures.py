@@ -52,10 +52,10 @@ def picture(seed: int) -> Image.Image:
     return image
 
 
-def encode(image: Image.Image, kind: str) -> bytes:
-    """The picture as a file's bytes."""
+def encode(image: Image.Image, kind: str, **options: int) -> bytes:
+    """The picture as a file's bytes; other options replace those of `KINDS`."""
     buffer = io.BytesIO()
-    image.save(buffer, kind.upper(), **KINDS[kind])
+    image.save(buffer, kind.upper(), **{**KINDS[kind], **options})
     return buffer.getvalue()
 
 

@@ -11,6 +11,7 @@ import pytest
 from stand_ins import config, make
 
 from ast_jax import data
+from ast_jax.data.datasets import folder
 from ast_jax.data.layout import FilesByStem
 from ast_jax.errors import UserError
 
@@ -266,3 +267,14 @@ def test_a_file_belongs_to_one_stem_only(tmp_path):
     found = FilesByStem.in_folder(tmp_path, (".png",))
     assert set(found.match(["000", "c/001", "d/002"])) == {"c/001"}
     assert set(found.match(["a/000", "c/000"])) == {"a/000"}
+
+
+def test_the_work_of_a_listing_grows_as_its_files(tmp_path, monkeypatch):
+    looks = []
+    is_within = folder._is_within
+    monkeypatch.setattr(
+        folder, "_is_within", lambda *a: looks.append(a) or is_within(*a)
+    )
+    ids, _ = listed(bolts(tmp_path, train=40, test=False))
+    assert len(ids) == 40
+    assert len(looks) <= 5 * 40

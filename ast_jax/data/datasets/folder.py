@@ -154,7 +154,8 @@ class Folder(PartsBuilder):
             return dataclasses.replace(files, folder=base)
 
         divided = inside("rgb", "xyz")
-        plain = [path for path in paths if path not in inside(*_MASKS)]
+        masks_of_parts = set(inside(*_MASKS))
+        plain = [path for path in paths if path not in masks_of_parts]
         images = found("rgb", inside("rgb") if divided else plain, IMAGE_SUFFIXES)
         if (folder / "gt").is_dir():
             masks = found("gt", inside("gt"), IMAGE_SUFFIXES)
