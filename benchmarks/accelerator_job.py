@@ -65,6 +65,7 @@ def plus_config() -> ConfigDict:
 
 
 def plus_blocks() -> tuple[Block, ...]:
-    """The channels of AST+ on RGB and depth: two taps of B5 for each."""
-    taps = _QUICK_TAPS if QUICK.value else _TAPS
-    return tuple(Block(name, size) for name in ("rgb", "depth") for size in taps)
+    """The channels of AST+ on RGB and depth: two taps of B5 for each; small: of RGB."""
+    if QUICK.value:
+        return tuple(Block("rgb", size) for size in _QUICK_TAPS)
+    return tuple(Block(name, size) for name in ("rgb", "depth") for size in _TAPS)
