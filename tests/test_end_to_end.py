@@ -15,7 +15,8 @@ import tifffile
 import tiny_runs
 from tiny_runs import tiny
 
-from ast_jax import backbones, data
+from ast_jax import data
+from ast_jax.backbones import run_weights
 from ast_jax.errors import UserError
 from ast_jax.features import category
 from ast_jax.inference.pair import load_pair
@@ -164,7 +165,7 @@ def test_another_backbone_under_the_same_name_is_noticed(trained, tmp_path):
 
 def test_rgb_on_mvtec_ad_runs_unmasked_and_decides_by_the_mean(tmp_path, monkeypatch):
     opened = []
-    places = ((data, "load"), (backbones, "create"), (category, "extract"))
+    places = ((data, "load"), (run_weights, "create"), (category, "extract"))
     for module, name in places:
         monkeypatch.setattr(module, name, _noted(opened, getattr(module, name)))
     root = layouts.mvtec_ad(tmp_path / "data", "screw", train=8)
