@@ -42,7 +42,7 @@ def fit(
 ) -> Detector:
     """Learns from good parts: trains, calibrates on held-out ones, loads the detector.
 
-    Continues a run in `workdir`; a finished one is only loaded.
+    Continues a run in `workdir`; a finished one is evaluated again and loaded.
 
     Args:
       source: a folder in the layout of docs/data.md (at least `good/`) or a manifest;
