@@ -50,10 +50,8 @@ class Category:
             are not finite or cannot be written, or a device has too little memory.
         """
         if split not in self._features:
-            self._features[split] = self._extract(split)
-        binary_mask = self.config.train.mask == "binary"
-        features = self._features[split]
-        return Inputs.of(features, binary_mask=binary_mask, blocks=self.blocks)
+            self._features[split] = self._extract(self.parts[split])
+        return self._inputs(self._features[split])
 
     def inputs_to_learn(self, rows: Int[np.ndarray, " n"]) -> Inputs:
         """Network inputs of some training parts, as the networks learn them.
@@ -68,19 +66,22 @@ class Category:
             return self.inputs("train").select(rows)
         count = len(self.parts["train"])
         every_turn = np.concatenate([rows + turns * count for turns in range(TURNS)])
-        return self.inputs("train with turns").select(every_turn)
+        return self._inputs(self._turned_features).select(every_turn)
 
-    def _parts(self, split: str) -> Parts:
-        if split == "train with turns":
-            return with_turns(self.parts["train"])
-        return self.parts[split]
+    @functools.cached_property
+    def _turned_features(self) -> Features:
+        return self._extract(with_turns(self.parts["train"]))
 
-    def _extract(self, split: str) -> Features:
+    def _inputs(self, features: Features) -> Inputs:
+        binary_mask = self.config.train.mask == "binary"
+        return Inputs.of(features, binary_mask=binary_mask, blocks=self.blocks)
+
+    def _extract(self, parts: Parts) -> Features:
         config = self.config
         batch_size = config.train.batch_size
         with memory_errors(f"{self.name}: extracting features", batch_size):
             return extract(
-                self._parts(split),
+                parts,
                 mode=config.mode,
                 image_size=config.dataset.image_size,
                 backbone=self.backbone,
