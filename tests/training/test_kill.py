@@ -95,8 +95,10 @@ def is_there(folder: Path, phase: str, since: float) -> bool:
     def any_new(pattern: str) -> bool:
         return any(path.stat().st_mtime > since for path in folder.glob(pattern))
 
+    # The first row may be written between these two lines, so the order matters.
+    begun = any_new(f"{PAIR}/metrics.jsonl")
     rows = read_rows(folder / PAIR / "metrics.jsonl")
-    stage = any_new(f"{PAIR}/metrics.jsonl") and rows[-1]["stage"]
+    stage = rows[-1]["stage"] if begun and rows else None
     evaluating = (folder / PAIR / "student" / LAST_STEP).exists()
     match phase:
         case "preparation":
@@ -104,7 +106,7 @@ def is_there(folder: Path, phase: str, since: float) -> bool:
         case "extraction":
             return any_new("cache/features/*/*.npy")
         case "teacher":
-            return bool(stage) or evaluating
+            return stage is not None or evaluating
         case "writing a checkpoint":
             return any_new(f"{PAIR}/*/*.orbax-checkpoint-tmp") or evaluating
         case "student":
