@@ -25,7 +25,10 @@ def category_facts(run: Run, category: str, test: Parts) -> dict[str, str]:
     record = run.read_record(category)
     folds = len({seed_and_fold(member)[1] for member in members})
     side, mode = config.dataset.image_size, Mode(config.mode)
-    facts = {"Learned from": _counts(record, folds), "Training files": _files(record)}
+    learned = _counts(record, folds)
+    if config.dataset.any_direction:
+        learned += "; also learned turned by 90, 180 and 270 degrees"
+    facts = {"Learned from": learned, "Training files": _files(record)}
     facts["Tested on"] = test.summary if len(test) else "nothing"
     if mode.has_colour:
         facts["Image as seen"] = f"{side} by {side} pixels, 8 bits a colour"

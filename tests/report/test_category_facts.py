@@ -8,9 +8,17 @@ from ast_jax.report.category_facts import category_facts
 from ast_jax.run import Run, fold_member
 
 
-def facts(tmp_path, test=("good", "bent"), mode="rgb", depth="unshuffled", **record):
+def facts(
+    tmp_path,
+    test=("good", "bent"),
+    mode="rgb",
+    depth="unshuffled",
+    any_direction=False,
+    **record,
+):
     config = default()
     config.mode, config.depth.input = mode, depth
+    config.dataset.any_direction = any_direction
     run = Run.create(tmp_path, config)
     told = {"train": ["train/good/0"] * 8, "held_out": ["train/good/1"] * 2} | record
     run.write_record("bagel", 0, told)
@@ -42,6 +50,14 @@ def test_parts_are_counted(tmp_path):
     told = facts(tmp_path, test=("good", "bent", "bent", "cut"))
     assert told["Learned from"] == "8 good parts; 2 more held out for the threshold"
     assert told["Tested on"] == "1 good, 3 defective in 2 types"
+
+
+def test_learned_directions_are_told(tmp_path):
+    told = facts(tmp_path, any_direction=True)
+    assert told["Learned from"] == (
+        "8 good parts; 2 more held out for the threshold; "
+        "also learned turned by 90, 180 and 270 degrees"
+    )
 
 
 def test_without_test_images_that_is_said(tmp_path):
