@@ -9,6 +9,7 @@ kinds of pair, and its Table 6 the inference times.
 """
 
 import dataclasses
+import json
 import re
 import shutil
 import statistics
@@ -35,6 +36,13 @@ from ast_jax.pipeline import train_and_evaluate
 from ast_jax.precision import multiply_at
 from ast_jax.report.ablation import ROUNDS, TEACHER_ALONE, Row, table, write_table
 from ast_jax.run import Run
+from ast_jax.training.progress import read_rows
+
+_OTHER_KEYS = {  # network → sections that its training does not depend on
+    "teacher": ("student.", "evaluation."),
+    "student": ("evaluation.",),
+}
+_CURVES = "metrics.jsonl"
 
 
 def ablate(config: ConfigDict, workdir: str | Path) -> list[Row]:
@@ -53,7 +61,7 @@ def ablate(config: ConfigDict, workdir: str | Path) -> list[Row]:
     runs: dict[str, Run] = {}
     for name, changes in config.variants:
         logging.info("Variant %s.", name)
-        share_teachers(configs[name], directory / name, runs.values())
+        share_networks(configs[name], directory / name, runs.values())
         results = train_and_evaluate(configs[name], directory / name)
         sizes = _parameters(_first_pair(Run.open(directory / name)))
         if not runs:
@@ -138,48 +146,52 @@ def variants(config: ConfigDict) -> dict[str, ConfigDict]:
     return found
 
 
-def share_teachers(config: ConfigDict, directory: Path, earlier: Iterable[Run]) -> None:
-    """Copies the teachers of an earlier run that differs only in its student.
+def share_networks(config: ConfigDict, directory: Path, earlier: Iterable[Run]) -> None:
+    """Copies the networks of earlier runs whose training would not differ.
 
     Another training with the same seed and order of images would give the same
-    parameters. It keeps a teacher that is already in `directory`.
+    parameters. It keeps a network that is already in `directory`.
 
     Raises:
       UserError: `directory` has a run with another configuration, or it cannot be
         written.
     """
-    mine = _teacher_settings(config)
-    twins = (run for run in earlier if _teacher_settings(run.config) == mine)
-    if (twin := next(twins, None)) is None:
-        return
-    run = Run.create(directory, config)
-    with run.lock():
-        for category in twin.categories():
-            for seed in config.train.seeds:
-                target = run.seed_directory(category, seed)
-                with write_errors(target):
-                    _copy_teacher(twin.seed_directory(category, seed), target)
+    earlier = list(earlier)
+    for network in _OTHER_KEYS:
+        mine = _settings(config, network)
+        twins = (run for run in earlier if _settings(run.config, network) == mine)
+        if (twin := next(twins, None)) is None:
+            return
+        run = Run.create(directory, config)
+        with run.lock():
+            for category in twin.categories():
+                for member in twin.members(category):
+                    target = run.seed_directory(category, member)
+                    with write_errors(target):
+                        source = twin.seed_directory(category, member)
+                        _copy_network(network, source, target)
 
 
-def _teacher_settings(config: ConfigDict) -> dict[str, Any]:
-    """Returns all keys except the student's and the evaluation's, by name."""
+def _settings(config: ConfigDict, network: str) -> dict[str, Any]:
+    """Returns the keys that a network's training depends on, by name."""
     flat = flatten(config.to_dict())
-    others = ("student.", "evaluation.")
+    others = _OTHER_KEYS[network]
     return {key: flat[key] for key in flat if not key.startswith(others)}
 
 
-def _copy_teacher(source: Path, target: Path) -> None:
-    """Copies a teacher's checkpoints, whole or not at all, and its training curve."""
-    if (target / "teacher").exists():
+def _copy_network(network: str, source: Path, target: Path) -> None:
+    """Copies a network's checkpoints, whole or not at all, and its training curve."""
+    if (target / network).exists():
         return
     target.mkdir(parents=True, exist_ok=True)
-    lines = (source / "metrics.jsonl").read_text().splitlines(keepends=True)
-    curve = [line for line in lines if '"stage": "teacher"' in line]
-    write_text(target / "metrics.jsonl", "".join(curve))
-    temporary = target / ".teacher"
+    kept = [row for row in read_rows(target / _CURVES) if row["stage"] != network]
+    curve = [row for row in read_rows(source / _CURVES) if row["stage"] == network]
+    lines = [f"{json.dumps(row)}\n" for row in kept + curve]
+    write_text(target / _CURVES, "".join(lines))
+    temporary = target / f".{network}"
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(source / "teacher", temporary)
-    temporary.replace(target / "teacher")
+    shutil.copytree(source / network, temporary)
+    temporary.replace(target / network)
 
 
 def milliseconds(

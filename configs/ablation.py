@@ -4,7 +4,7 @@ python train.py --config=configs/ablation.py --workdir=runs/ablation \\
     --config.dataset.root=/data/mvtec_3d_ad --config.dataset.categories="('bagel',)"
 
 The command trains every variant as an ordinary run in DIR/<variant>. Then it prints a
-table, and writes it as DIR/ablation.md and .json. A teacher that several variants share
+table, and writes it as DIR/ablation.md and .json. A network that several variants share
 is trained once. The table also has two baselines, which train nothing. `:small` is for
 a laptop; `:synthetic` uses the configuration `quickstart:scattering`. These compare
 AST+ (docs/ast_plus.md) with AST+ without one part:

@@ -1,4 +1,4 @@
-"""An ablation is a folder of ordinary runs, which share teachers, and a table."""
+"""An ablation is a folder of ordinary runs, which share networks, and a table."""
 
 import json
 import shutil
@@ -19,6 +19,7 @@ from ast_jax.pipeline import train
 from ast_jax.report.ablation import Row, losses, table
 from ast_jax.report.tables import DASH
 from ast_jax.run import Run
+from ast_jax.training.progress import read_rows
 from configs import ablation as configuration
 
 pytestmark = pytest.mark.usefixtures(
@@ -60,6 +61,14 @@ def parameters(directory, network):
     """A trained network's leaves."""
     pair = load_pair(Run.open(directory), "bagel", 0)
     return jax.tree.leaves(pair.variables[network])
+
+
+def assert_same_networks(run, other):
+    """All parameters are equal, bit for bit."""
+    for network in ("teacher", "student"):
+        pairs = zip(parameters(run, network), parameters(other, network), strict=True)
+        for one, another in pairs:
+            np.testing.assert_array_equal(one, another)
 
 
 def test_every_variant_is_an_ordinary_run(config, ablated):
@@ -109,13 +118,7 @@ def test_a_variant_that_a_baseline_beats_is_named():
 def test_a_shared_teacher_gives_the_run_that_trains_its_own(config, ablated, tmp_path):
     directory, _ = ablated
     alone = train(variants(config)["symmetric"], tmp_path / "alone").directory
-    for network in ("teacher", "student"):
-        for shared, own in zip(
-            parameters(directory / "symmetric", network),
-            parameters(alone, network),
-            strict=True,
-        ):
-            np.testing.assert_array_equal(shared, own)
+    assert_same_networks(directory / "symmetric", alone)
 
 
 def test_a_teacher_is_trained_once_and_its_curve_stands_in_each_run(ablated):
@@ -167,8 +170,46 @@ def test_another_teacher_is_not_copied(config, ablated, tmp_path, key, value):
     changed = variants(config)["asymmetric"]
     changed.update_from_flattened_dict({key: value})
     twin = Run.open(directory / "asymmetric")
-    ablation.share_teachers(changed, tmp_path / "run", [twin])
+    ablation.share_networks(changed, tmp_path / "run", [twin])
     assert not (tmp_path / "run").exists()
+
+
+def test_a_student_is_shared_by_variants_of_the_evaluation_alone(
+    config, ablated, tmp_path
+):
+    directory, _ = ablated
+    changed = variants(config)["asymmetric"]
+    changed.evaluation.smoothing = 2.0
+    twin = Run.open(directory / "asymmetric")
+    pair = Path("bagel", "seed_0")
+    changed.student.blocks = 2
+    ablation.share_networks(changed, tmp_path / "wider", [twin])
+    assert not (tmp_path / "wider" / pair / "student").exists()
+    changed.student.blocks = 1
+    curve = read_rows(twin.directory / pair / "metrics.jsonl")
+    for _ in range(2):  # the second time there is nothing left to copy
+        ablation.share_networks(changed, tmp_path / "run", [twin])
+        assert read_rows(tmp_path / "run" / pair / "metrics.jsonl") == curve
+    run = train(changed, tmp_path / "run").directory
+    assert_same_networks(run, twin.directory)
+    assert read_rows(run / pair / "metrics.jsonl") == curve  # nothing was trained
+
+
+def test_pairs_of_folds_share_teachers_too(config, tmp_path):
+    changed = variants(config)["asymmetric"]
+    changed.calibration.update(method="cross", folds=2)
+    twin = train(changed, tmp_path / "first")
+    changed.student.width = 16
+    ablation.share_networks(changed, tmp_path / "second", [twin])
+    for member in twin.members("bagel"):
+        steps = [
+            sorted(path.name for path in (seed / "teacher").iterdir())
+            for seed in (
+                twin.seed_directory("bagel", member),
+                Run.open(tmp_path / "second").seed_directory("bagel", member),
+            )
+        ]
+        assert steps[0] and steps[0] == steps[1]
 
 
 def test_a_mistake_is_told_before_anything_is_written(config, tmp_path):
