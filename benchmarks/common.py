@@ -35,6 +35,7 @@ def serve(
     *,
     keep: Path | None = None,
     kept: int = 1,
+    first_calls: int = 2,
     warm_up: Function | None = None,
     memory_mb: Callable[[], float] = peak_mb,
     compiling_s: Callable[[], float] | None = None,
@@ -42,12 +43,13 @@ def serve(
 ) -> None:
     """Reads the names of functions, line by line; calls each and prints its time.
 
-    Each function is called at least twice before the first line is read.
+    Each function is called before the first line is read.
 
     Args:
       functions: by name, a single one as "call". Each returns when its result is ready.
       keep: an .npz file for the stacked results of the first calls, by name.
       kept: the number of these calls.
+      first_calls: at least so many before the first line; 1 if a call takes minutes.
       warm_up: is called first instead of each, if a call takes long.
       memory_mb: returns the peak memory of the process or the accelerator.
       compiling_s: the seconds spent compiling so far, which do not count as a call's.
@@ -61,9 +63,9 @@ def serve(
     compile_s, results = {}, {}
     for name, function in functions.items():
         before = clock()
-        calls = [time_call(warm_up or function) for _ in range(max(kept, 2))]
+        calls = [time_call(warm_up or function) for _ in range(max(kept, first_calls))]
         seconds = [seconds for seconds, _ in calls]
-        longer = max(0.0, seconds[0] - min(seconds[1:]))
+        longer = max(0.0, seconds[0] - min(seconds[1:], default=seconds[0]))
         compile_s[name] = clock() - before if compiling_s else longer
         results[name] = np.stack([result for _, result in calls[:kept]])
     if keep:

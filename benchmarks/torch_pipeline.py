@@ -151,4 +151,5 @@ def student_loss(
 
 if __name__ == "__main__":
     pipeline = Pipeline(Path(sys.argv[1]), sys.argv[2])
-    serve(pipeline.run, keep=Path(sys.argv[1]) / f"{sys.argv[2]}.npz")
+    keep = Path(sys.argv[1]) / f"{sys.argv[2]}.npz"
+    serve(pipeline.run, keep=keep, first_calls=pipeline.job["first_calls"])
