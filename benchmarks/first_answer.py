@@ -4,7 +4,9 @@
 
 Each round is a new process that scores one picture. The first has an empty cache of
 programs; the others find what it left, and their median counts. The phases are those of
-further processes, because a clock around each takes time itself. Prints Markdown.
+further processes, because a clock around each takes time itself. `Detector.load` to
+`predict` is another process, without `predict.py`, its table and its heat map. Prints
+Markdown.
 """
 
 import json
@@ -24,6 +26,14 @@ ROOT = Path(__file__).parents[1]
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds that find compiled programs.")
 _CATEGORY = flags.DEFINE_string("category", None, "Needed if the run has several.")
 _PHASES = flags.DEFINE_string("phases", None, "Used inside: the folder of the output.")
+# run folder, category, picture, point cloud
+_LOAD = """
+import sys
+from ast_jax import Detector, cli
+cli.keep_compiled()
+run, category, *files = (argument or None for argument in sys.argv[1:])
+Detector.load(run, category, traced_in=cli.traced_folder()).predict(*files)
+"""
 cli.define_path("workdir", "The run's folder.")
 cli.define_path("input", "A picture; its point cloud lies in xyz/ beside rgb/.")
 
@@ -34,13 +44,20 @@ def main(_: list[str]) -> None:
         print(json.dumps(measure_phases(Path(_PHASES.value))), file=sys.__stdout__)
         return
     with tempfile.TemporaryDirectory() as folder:
-        whole = [seconds(Path(folder), "a") for _ in range(1 + _ROUNDS.value)]
-        each = [run_phases(Path(folder), "b") for _ in range(1 + _ROUNDS.value)]
+        rounds = range(1 + _ROUNDS.value)
+        times = {
+            "`predict.py`": [
+                seconds(Path(folder), "a", predict(folder)) for _ in rounds
+            ],
+            "`Detector.load` to `predict`": [
+                seconds(Path(folder), "c", load_and_predict()) for _ in rounds
+            ],
+        }
+        each = [run_phases(Path(folder), "b") for _ in rounds]
+    times |= {name: [one[name] for one in each] for name in each[0]}
     print("| | first time, s | again, s |\n|---|---|---|")
-    print(f"| `predict.py` | {whole[0]:.2f} | {statistics.median(whole[1:]):.2f} |")
-    for name in each[0]:
-        again = statistics.median(one[name] for one in each[1:])
-        print(f"| {name} | {each[0][name]:.2f} | {again:.2f} |")
+    for name, (first, *others) in times.items():
+        print(f"| {name} | {first:.2f} | {statistics.median(others):.2f} |")
 
 
 def environment(folder: Path, cache: str) -> dict[str, str]:
@@ -48,16 +65,33 @@ def environment(folder: Path, cache: str) -> dict[str, str]:
     return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / cache)}
 
 
-def seconds(folder: Path, cache: str) -> float:
-    """The time of one `predict.py`, from start to exit."""
+def predict(folder: str) -> list[str]:
+    """Returns the command that scores the picture and draws its heat map."""
     values = flags.FLAGS
     command = [sys.executable, str(ROOT / "predict.py"), f"--workdir={values.workdir}"]
-    command += [f"--input={values.input}", f"--output={folder / 'output'}"]
-    if _CATEGORY.value:
-        command.append(f"--category={_CATEGORY.value}")
+    command += [f"--input={values.input}", f"--output={folder}/output"]
+    return command + ([f"--category={_CATEGORY.value}"] if _CATEGORY.value else [])
+
+
+def load_and_predict() -> list[str]:
+    """Returns the command of a script that scores the picture."""
+    values = flags.FLAGS
+    picture = Path(values.input)
+    cloud = picture.parents[1] / "xyz" / f"{picture.stem}.tiff"
+    files = [str(picture), *([str(cloud)] if cloud.exists() else [])]
+    run = [str(values.workdir), _CATEGORY.value or ""]
+    return [sys.executable, "-c", _LOAD, *run, *files]
+
+
+def seconds(folder: Path, cache: str, command: list[str]) -> float:
+    """The time of one command, from start to exit."""
     start = time.perf_counter()
     subprocess.run(
-        command, env=environment(folder, cache), check=True, capture_output=True
+        command,
+        env=environment(folder, cache),
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
     )
     return time.perf_counter() - start
 
