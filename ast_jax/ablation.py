@@ -9,12 +9,11 @@ kinds of pair, and its Table 6 the inference times.
 """
 
 import dataclasses
-import json
 import re
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +29,13 @@ from ast_jax.errors import UserError
 from ast_jax.evaluation.baselines import Baseline, baseline_figures, fit_baselines
 from ast_jax.evaluation.results import mean_over_categories
 from ast_jax.features.category import open_categories
-from ast_jax.files import expand_home, write_errors, write_text
+from ast_jax.files import expand_home, write_errors
 from ast_jax.inference.pair import NETWORKS, Pair, Scorer, load_pair
 from ast_jax.pipeline import train_and_evaluate
 from ast_jax.precision import multiply_at
 from ast_jax.report.ablation import ROUNDS, TEACHER_ALONE, Row, table, write_table
 from ast_jax.run import Run
-from ast_jax.training.progress import read_rows
+from ast_jax.training.progress import read_rows, write_rows
 
 _OTHER_KEYS = {  # network → sections that its training does not depend on
     "teacher": ("student.", "evaluation."),
@@ -146,7 +145,9 @@ def variants(config: ConfigDict) -> dict[str, ConfigDict]:
     return found
 
 
-def share_networks(config: ConfigDict, directory: Path, earlier: Iterable[Run]) -> None:
+def share_networks(
+    config: ConfigDict, directory: Path, earlier: Collection[Run]
+) -> None:
     """Copies the networks of earlier runs whose training would not differ.
 
     Another training with the same seed and order of images would give the same
@@ -156,20 +157,23 @@ def share_networks(config: ConfigDict, directory: Path, earlier: Iterable[Run]) 
       UserError: `directory` has a run with another configuration, or it cannot be
         written.
     """
-    earlier = list(earlier)
     for network in _OTHER_KEYS:
         mine = _settings(config, network)
         twins = (run for run in earlier if _settings(run.config, network) == mine)
-        if (twin := next(twins, None)) is None:
-            return
-        run = Run.create(directory, config)
-        with run.lock():
-            for category in twin.categories():
-                for member in twin.members(category):
-                    target = run.seed_directory(category, member)
-                    with write_errors(target):
-                        source = twin.seed_directory(category, member)
-                        _copy_network(network, source, target)
+        if twin := next(twins, None):
+            _share(network, twin, Run.create(directory, config))
+
+
+def _share(network: str, twin: Run, run: Run) -> None:
+    """Copies a network of all of a run's pairs to another run."""
+    with run.lock():
+        for category in twin.categories():
+            for member in twin.members(category):
+                target = run.seed_directory(category, member)
+                with write_errors(target):
+                    _copy_network(
+                        network, twin.seed_directory(category, member), target
+                    )
 
 
 def _settings(config: ConfigDict, network: str) -> dict[str, Any]:
@@ -186,8 +190,7 @@ def _copy_network(network: str, source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     kept = [row for row in read_rows(target / _CURVES) if row["stage"] != network]
     curve = [row for row in read_rows(source / _CURVES) if row["stage"] == network]
-    lines = [f"{json.dumps(row)}\n" for row in kept + curve]
-    write_text(target / _CURVES, "".join(lines))
+    write_rows(target / _CURVES, kept + curve)
     temporary = target / f".{network}"
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(source / network, temporary)

@@ -43,17 +43,16 @@ def main(_: list[str]) -> None:
     if _PHASES.value:
         print(json.dumps(measure_phases(Path(_PHASES.value))), file=sys.__stdout__)
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         rounds = range(1 + _ROUNDS.value)
         times = {
-            "`predict.py`": [
-                seconds(Path(folder), "a", predict(folder)) for _ in rounds
-            ],
+            "`predict.py`": [seconds(folder, "a", predict(folder)) for _ in rounds],
             "`Detector.load` to `predict`": [
-                seconds(Path(folder), "c", load_and_predict()) for _ in rounds
+                seconds(folder, "c", load_and_predict()) for _ in rounds
             ],
         }
-        each = [run_phases(Path(folder), "b") for _ in rounds]
+        each = [run_phases(folder, "b") for _ in rounds]
     times |= {name: [one[name] for one in each] for name in each[0]}
     print("| | first time, s | again, s |\n|---|---|---|")
     for name, (first, *others) in times.items():
@@ -65,11 +64,11 @@ def environment(folder: Path, cache: str) -> dict[str, str]:
     return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / cache)}
 
 
-def predict(folder: str) -> list[str]:
+def predict(folder: Path) -> list[str]:
     """Returns the command that scores the picture and draws its heat map."""
     values = flags.FLAGS
     command = [sys.executable, str(ROOT / "predict.py"), f"--workdir={values.workdir}"]
-    command += [f"--input={values.input}", f"--output={folder}/output"]
+    command += [f"--input={values.input}", f"--output={folder / 'output'}"]
     return command + ([f"--category={_CATEGORY.value}"] if _CATEGORY.value else [])
 
 

@@ -108,8 +108,7 @@ class Progress:
         }
         self._rows = _insert_line(self._rows, line)
         if self._path:
-            text = "".join(json.dumps(row) + "\n" for row in self._rows)
-            write_text(self._path, text)
+            write_rows(self._path, self._rows)
         if self._events:
             self._events.add(step, {"loss": loss, "images/s": rate})
 
@@ -122,6 +121,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             with contextlib.suppress(ValueError):
                 rows.append(json.loads(line))
     return rows
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Replaces a metrics.jsonl.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _insert_line(rows: list[dict[str, Any]], line: dict[str, Any]) -> list[dict]:
