@@ -11,10 +11,10 @@ threshold. 100 other good cells and 100 defective ones test.
 each as a separate type.
 --config.dataset.seed=1 draws other cells.
 
-AST takes 7 minutes a category on one CPU core and reaches image AUROC 91.3 ± 0.6 on
-mono- and 80.7 ± 0.6 on polycrystalline cells. `:plus` (AST+) takes 4 minutes on two
-cores, 133 s of them for training, and reaches 92.9 ± 0.2 and 81.7 ± 0.2 (three seeds
-each). docs/ast_plus.md has the commands and the machine.
+On two CPU cores AST takes 5 minutes a category and reaches image AUROC 91.3 ± 0.6 on
+mono- and 80.7 ± 0.6 on polycrystalline cells. `:plus` (AST+) takes 4 minutes, 133 s of
+them for training, and reaches 92.9 ± 0.2 and 81.7 ± 0.2 (three seeds each).
+docs/ast_plus.md has the commands and the machine.
 """
 
 from ml_collections import ConfigDict
