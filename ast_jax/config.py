@@ -164,6 +164,7 @@ def default() -> ConfigDict:
             "evaluation": {
                 "image_score": "protocol",  # max with a foreground mask, else mean
                 "smoothing": 0.0,  # of the upsampled map: a Gaussian's pixels
+                "border_units": False,  # late fusion: outermost positions apart
             },
             "calibration": {
                 "method": "split",  # cross: each fold left out in turn; auto: few parts
@@ -182,10 +183,10 @@ _PLUS = {
     "features.whiten": True,
     "depth.input": "normals",
     "fusion": "late",
-    "teacher.coupling": "additive",
+    "teacher.coupling": "affine",
+    "teacher.clamp": 0.1,  # nearly additive
     "teacher.blocks": 2,
     "teacher.hidden": 64,
-    "teacher.clamp": 1.9,  # an affine coupling's, in the ablation
     "teacher.last_kernel_size": 3,
     "teacher.epochs": 6,
     "student.input": "cross",
@@ -200,7 +201,7 @@ _PLUS = {
     "train.schedule": "one_cycle",
     "train.clip": 1.0,
     "evaluation.image_score": "top",
-    "evaluation.smoothing": 3.0,
+    "evaluation.border_units": True,
 }
 _SMALL = {
     "backbone.name": "auto",
@@ -217,6 +218,7 @@ _PARTS = (
     "teacher.coupling",
     "student.input",
     "student.hardest",
+    "evaluation.border_units",
 )
 
 

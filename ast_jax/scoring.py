@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
+from ml_collections import ConfigDict
 
 LossAverage = Literal["all", "foreground"]
 
@@ -166,15 +167,23 @@ def top(score_map: Float[Array, "b h w"]) -> Float[Array, " b"]:
 
 
 class Reading(NamedTuple):
-    """The options by which image scores are read from a map.
+    """The options by which maps and image scores are read from distances.
 
     Attributes:
       smoothing: σ of the upsampled map's Gaussian blur, or 0.
       top: whether to read `top` too.
+      border_units: whether a map's outermost positions have units of their own.
     """
 
     smoothing: float = 0.0
     top: bool = False
+    border_units: bool = False
+
+    @classmethod
+    def of(cls, options: ConfigDict) -> "Reading":
+        """The reading of a configuration's section `evaluation`."""
+        top = options.image_score == "top"
+        return cls(options.smoothing, top, options.border_units)
 
     def read(self, fine: Float[Array, "b h w"]) -> dict[str, Float[Array, " b"]]:
         """The image scores of a map, which has its final resolution."""
@@ -186,25 +195,58 @@ PLAIN = Reading()
 
 
 class Units(NamedTuple):
-    """The units of each group's distances: two quantiles on good parts."""
+    """The units of each group's distances: two quantiles on good parts.
 
-    low: Float[Array | np.ndarray, " g"]
-    high: Float[Array | np.ndarray, " g"]
+    The first row is for positions inside a map, the second for the outermost ones.
+    Networks pad with zeros, so at the border good parts have larger distances, too.
+    """
+
+    low: Float[Array | np.ndarray, "2 g"]
+    high: Float[Array | np.ndarray, "2 g"]
 
     @classmethod
-    def of(cls, good: Float[np.ndarray, "n g"]) -> "Units":
-        """Fits the units to distances at the foreground positions of good parts."""
-        low, high = np.quantile(good, UNIT_QUANTILES, axis=0).astype(np.float32)
+    def of(
+        cls,
+        good: Float[np.ndarray, "n h w g"],
+        foreground: Float[np.ndarray, "n h w"],
+        border_units: bool = False,
+    ) -> "Units":
+        """Fits the units to distances at the foreground positions of good parts.
+
+        Args:
+          good: the distances of n good parts.
+          foreground: m; positions of weight 0 do not count.
+          border_units: whether to fit the outermost positions apart. It needs a
+            position per part at the border, and one inside; else all count together.
+        """
+        where = foreground > 0
+        outermost = np.broadcast_to(border(*where.shape[1:]) > 0, where.shape)
+        rows = [where & ~outermost, where & outermost]
+        if not border_units or min(row.sum() for row in rows) < len(good):
+            rows = [where, where]
+        quantiles = [np.quantile(good[row], UNIT_QUANTILES, axis=0) for row in rows]
+        low, high = np.swapaxes(quantiles, 0, 1).astype(np.float32)
         return cls(low, np.maximum(high, low + 1e-12))
 
     @classmethod
     def none(cls, groups: int) -> "Units":
         """Units that change nothing."""
-        return cls(np.zeros(groups, np.float32), np.ones(groups, np.float32))
+        return cls(np.zeros((2, groups), np.float32), np.ones((2, groups), np.float32))
 
-    def fuse(self, distances: Float[Array, "*n g"]) -> Float[Array, "*n"]:
+    def fuse(self, distances: Float[Array, "*n h w g"]) -> Float[Array, "*n h w"]:
         """The mean over groups of distances in their units."""
-        return ((distances - self.low) / (self.high - self.low)).mean(-1)
+        outermost = border(*distances.shape[-3:-1])[..., None]
+        low, high = (
+            inside * (1 - outermost) + outside * outermost
+            for inside, outside in (self.low, self.high)
+        )
+        return ((distances - low) / (high - low)).mean(-1)
+
+
+def border(h: int, w: int) -> Float[np.ndarray, "h w"]:
+    """Returns 1 at the outermost positions of a map and 0 inside."""
+    inside = np.zeros((max(h - 2, 0), max(w - 2, 0)), np.float32)
+    return np.pad(inside, 1, constant_values=1)[:h, :w]
 
 
 def group_scores(

@@ -260,7 +260,8 @@ def test_ast_plus_goes_the_whole_way(tmp_path):
     config = ast_plus(tiny_runs.tiny(tmp_path, "mvtec_ad", root, mode="rgb"))
     config.teacher.update(hidden=4, epochs=1)
     config.student.update(blocks=1, width=8, epochs=1)
-    changes = ({}, {"teacher.blocks": 0}, {"features.whiten": False})
+    no_flow = {"teacher.coupling": "additive", "teacher.blocks": 0}
+    changes = ({}, no_flow, {"features.whiten": False})
     with config.unlocked():
         config.variants = tuple(zip(("plus", "no_flow", "raw"), changes, strict=True))
     rows = {row.name: row for row in ablate(config, tmp_path / "ablation")}
@@ -281,6 +282,7 @@ def test_each_part_of_ast_plus_is_switched_off_once(variant):
     parts = {"features.whiten", "features.taps", "teacher.coupling", "student.input"}
     parts |= {"student.hardest", "teacher.blocks"}
     parts |= {"evaluation.smoothing", "evaluation.image_score"}
+    parts |= {"evaluation.border_units", "teacher.clamp"}
     of_depth = {"fusion", "depth.input"}
     assert parts <= off
     has_depth = found["plus"].mode != "rgb"

@@ -191,3 +191,13 @@ def test_damaged_units_and_whitenings_are_named(run):
         with pytest.raises(UserError, match=path.name):
             load_pair(run, "bagel", 0)
         path.write_bytes(content)
+
+
+def test_units_of_an_earlier_version_are_those_of_every_position(run):
+    path = run.units_file("bagel", 0)
+    content = path.read_bytes()
+    path.write_text(json.dumps({"low": [0.5, 1.0], "high": [1.5, 3.0]}))
+    low, high = load_pair(run, "bagel", 0).variables["units"]
+    np.testing.assert_array_equal(low, [[0.5, 1.0]] * 2)
+    np.testing.assert_array_equal(high, [[1.5, 3.0]] * 2)
+    path.write_bytes(content)

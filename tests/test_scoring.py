@@ -88,9 +88,10 @@ def test_top_is_the_mean_of_the_highest_half_per_cent():
 def test_groups_are_added_up_in_units_of_their_own_good_parts():
     """Two groups of one channel each: distances 1, 4 and 0, 16 before the mask."""
     good = np.stack([np.linspace(0, 1, 1001), np.linspace(0, 100, 1001)], -1)
-    units = scoring.Units.of(good)
-    np.testing.assert_allclose(units.low, [0.9, 90], rtol=1e-5)
-    np.testing.assert_allclose(units.high, [0.995, 99.5], rtol=1e-5)
+    good = good.reshape(1, 7, 143, 2)
+    units = scoring.Units.of(good, np.ones((1, 7, 143)))
+    np.testing.assert_allclose(units.low, [[0.9, 90]] * 2, rtol=1e-5)
+    np.testing.assert_allclose(units.high, [[0.995, 99.5]] * 2, rtol=1e-5)
     scores = scoring.group_scores(Z, STUDENT, M, (1, 1), units)
     groups = np.array([[[1.0, 0.0], [0.25 * 4.0, 0.25 * 16.0]]])
     np.testing.assert_allclose(scores["groups"][0], groups)
@@ -98,6 +99,39 @@ def test_groups_are_added_up_in_units_of_their_own_good_parts():
     np.testing.assert_allclose(scores["map"][0], in_units.mean(-1), rtol=1e-4)
     once = (np.array([[1.0, 0.0], [2.0, 8.0]]) - [0.9, 90]) / [0.095, 9.5]
     np.testing.assert_allclose(scores["mean"], [once.mean()], rtol=1e-4)
+
+
+def test_the_outermost_positions_have_units_of_their_own():
+    rng = np.random.default_rng(0)
+    outermost = scoring.border(6, 8) > 0
+    assert outermost.sum() == 24
+    assert not outermost[1:-1, 1:-1].any()
+    good = rng.uniform(size=(50, 6, 8, 1)) * np.where(outermost, 3.0, 1.0)[..., None]
+    foreground = np.ones((50, 6, 8))
+    units = scoring.Units.of(good, foreground, border_units=True)
+    np.testing.assert_allclose(units.low, [[0.9], [2.7]], rtol=0.02)
+    np.testing.assert_allclose(units.high, [[0.995], [2.985]], rtol=0.02)
+    fused = np.asarray(units.fuse(jnp.asarray(good)))
+    assert (fused[:, outermost] > 0).mean() == pytest.approx(0.1, abs=0.01)
+    assert (fused[:, ~outermost] > 0).mean() == pytest.approx(0.1, abs=0.01)
+
+
+def test_without_enough_good_positions_at_the_border_all_have_the_same_units():
+    """A foreground mask may leave no position there."""
+    good = np.random.default_rng(0).uniform(size=(50, 6, 8, 1))
+    foreground = 1 - np.broadcast_to(scoring.border(6, 8), (50, 6, 8))
+    units = scoring.Units.of(good, foreground, border_units=True)
+    together = scoring.Units.of(good, foreground)
+    np.testing.assert_array_equal(units, together)
+    np.testing.assert_array_equal(units.low[0], units.low[1])
+
+
+def test_a_map_of_one_position_is_all_border():
+    assert scoring.border(1, 1).tolist() == [[1.0]]
+    assert scoring.border(2, 3).tolist() == [[1.0] * 3] * 2
+    good = np.arange(10.0).reshape(10, 1, 1, 1)
+    units = scoring.Units.of(good, np.ones((10, 1, 1)), border_units=True)
+    assert units.low.tolist() == [[pytest.approx(8.1)]] * 2
 
 
 def test_without_units_groups_count_alike():

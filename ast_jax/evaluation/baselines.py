@@ -87,8 +87,7 @@ def fit_baselines(category: Category) -> tuple[Baseline, Baseline]:
     if fold_count(category) == 1:  # with several folds, some pair learns each image
         rows, _ = split_fold(category, "")
     good = category.inputs_to_learn(rows)
-    options = config.evaluation
-    reading = scoring.Reading(options.smoothing, options.image_score == "top")
+    reading = scoring.Reading.of(config.evaluation)
     gaussian = fit_gaussian(good, reading, config.train.batch_size)
     return gaussian, fit_nearest(good, reading)
 
@@ -117,7 +116,7 @@ def fit_gaussian(good: Inputs, reading: scoring.Reading, batch_size: int) -> Bas
         reading,
     )
     arrays = score(plain, good, batch_size=batch_size)[plain.name]
-    units = distance_units(arrays["groups"], good, batch_size)
+    units = distance_units(arrays["groups"], good, batch_size, reading)
     return dataclasses.replace(plain, units=units)
 
 

@@ -290,15 +290,18 @@ def _average(folds: list[ScoreArrays]) -> ScoreArrays:
 def fit_units(pair: Pair, good: Inputs, batch_size: int) -> scoring.Units:
     """The units of a pair's groups, over the foreground of good images."""
     groups = score(pair, good, batch_size=batch_size)["student"]["groups"]
-    return distance_units(groups, good, batch_size)
+    return distance_units(groups, good, batch_size, pair.reading)
 
 
 def distance_units(
-    groups: Float[np.ndarray, "n h w g"], good: Inputs, batch_size: int
+    groups: Float[np.ndarray, "n h w g"],
+    good: Inputs,
+    batch_size: int,
+    reading: scoring.Reading,
 ) -> scoring.Units:
     """Returns the units of the images' distances, over their foreground."""
     weights = [
         good.take(np.arange(first, min(first + batch_size, len(good))))["foreground"]
         for first in range(0, len(good), batch_size)
     ]
-    return scoring.Units.of(groups[np.concatenate(weights) > 0])
+    return scoring.Units.of(groups, np.concatenate(weights), reading.border_units)

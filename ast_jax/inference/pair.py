@@ -240,8 +240,7 @@ def load_pair(
         normaliser = Normaliser(*arrays)
     if run.config.features.whiten:
         normaliser = BlockWhitening.load(run.whitening_file(category, seed))
-    options = run.config.evaluation
-    reading = scoring.Reading(options.smoothing, options.image_score == "top")
+    reading = scoring.Reading.of(run.config.evaluation)
     pair = Pair(teacher, student, variables, normaliser, reading)
     return pair.with_units(_read_units(run.units_file(category, seed), pair))
 
@@ -260,8 +259,9 @@ def _read_units(path: Path, pair: Pair) -> scoring.Units:
         return scoring.Units.none(len(pair.groups))
     try:
         tree = json.loads(read_text(path))
-        names = scoring.Units._fields
-        return scoring.Units(*(np.asarray(tree[name], np.float32) for name in names))
+        shape = (2, len(pair.groups))  # earlier versions had one row
+        arrays = (np.asarray(tree[name], np.float32) for name in scoring.Units._fields)
+        return scoring.Units(*(np.broadcast_to(array, shape) for array in arrays))
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged ({error!r}); evaluate it again.") from error
 
