@@ -176,7 +176,7 @@ def default() -> ConfigDict:
     ).lock()
 
 
-# The keys that AST+ changes, measured in docs/method.md; `_PARTS` are its new parts.
+# The keys that AST+ changes, measured in docs/ast_plus.md; `_PARTS` are its new parts.
 _PLUS = {
     "method": "ast_plus",
     "features.taps": (4, 5),
