@@ -21,7 +21,7 @@ from absl import logging
 from google.protobuf.json_format import ParseError
 from tqdm import tqdm
 
-from ast_jax.data.content import Content, Reading, check
+from ast_jax.data.content import Content, FileOptions, check
 from ast_jax.data.dataset import DataSet
 from ast_jax.data.decode import DEFAULT_DEPTH, estimate_bit_depth
 from ast_jax.data.depth_options import DepthOptions
@@ -146,9 +146,9 @@ class PartsBuilder(DataSet, Records, skip_registration=True):
         return self._bit_depth or estimate_bit_depth(self._peak)
 
     @property
-    def reading(self) -> Reading:
+    def file_options(self) -> FileOptions:
         """The options for reading files."""
-        return Reading(self.depth_options, self.bit_depth, self.CLASS_NUMBERS)
+        return FileOptions(self.depth_options, self.bit_depth, self.CLASS_NUMBERS)
 
     @property
     def _peak(self) -> int:
@@ -203,7 +203,7 @@ class PartsBuilder(DataSet, Records, skip_registration=True):
             intact = False
         if not intact:
             raise _damage(self.data_dir, entry.id)
-        return content.decode(entry, self.reading)
+        return content.decode(entry, self.file_options)
 
     def _source_hash(self) -> str:
         state = [self.depth, self.listing.problems, self.source_state()]
@@ -247,7 +247,7 @@ class PartsBuilder(DataSet, Records, skip_registration=True):
 
     def _check(self, sample: Sample) -> Content:
         """Returns the sample's content; adds its faults to the list of problems."""
-        content, problems = check(sample, self.reading)
+        content, problems = check(sample, self.file_options)
         if not problems and content.masks:
             try:
                 areas = np.float32(self.saturations(sample, content)).tolist()

@@ -30,7 +30,7 @@ from ast_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
+class FileOptions:
     """The options for reading the files of a data set.
 
     Attributes:
@@ -78,25 +78,25 @@ class Content:
             digests["masks"] = hashlib.sha256(truth.encode()).hexdigest()
         return digests
 
-    def decode(self, entry: Entry, reading: Reading) -> Part:
+    def decode(self, entry: Entry, options: FileOptions) -> Part:
         """Decodes the part that `entry` names."""
         image, masks = self.image, self.masks
         if image is not None:
-            image = decode_image(image, entry.id, reading.bit_depth)
+            image = decode_image(image, entry.id, options.bit_depth)
         if masks is not None:
             masks = tuple(
-                decode_mask(mask, entry.id, numbers=reading.class_numbers)
+                decode_mask(mask, entry.id, numbers=options.class_numbers)
                 for mask in masks
             )
         return Part(entry.id, entry.defect, image, self.z, masks, self.saturations)
 
 
-def check(sample: Sample, reading: Reading) -> tuple[Content, list[str]]:
+def check(sample: Sample, options: FileOptions) -> tuple[Content, list[str]]:
     """Reads and decodes every file of a sample.
 
     Args:
         sample: the sample.
-        reading: options for its files.
+        options: for its files.
 
     Returns:
         Its content (without saturations), and a line for each file that is damaged or
@@ -112,17 +112,17 @@ def check(sample: Sample, reading: Reading) -> tuple[Content, list[str]]:
             return None
 
     def decoded(
-        function: Callable[..., Any], source: Any, *options: Any
+        function: Callable[..., Any], source: Any, *args: Any
     ) -> tuple[Any, Any]:
         content = attempt(read_file, source)
-        return content, attempt(function, content, sample.name(source), *options)
+        return content, attempt(function, content, sample.name(source), *args)
 
-    mask_of = functools.partial(decode_mask, numbers=reading.class_numbers)
+    mask_of = functools.partial(decode_mask, numbers=options.class_numbers)
     image, raster = decoded(read_image, sample.image)
     peak = _peak(raster)
-    attempt(check_bit_depth, peak, sample.name(sample.image), reading.bit_depth)
+    attempt(check_bit_depth, peak, sample.name(sample.image), options.bit_depth)
     if isinstance(sample.xyz, Path):
-        _, z = decoded(decode_z, sample.xyz, reading.depth_options)
+        _, z = decoded(decode_z, sample.xyz, options.depth_options)
     else:
         z = sample.xyz
     decoded_masks = [decoded(mask_of, mask) for mask in sample.masks or ()]
