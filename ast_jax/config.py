@@ -164,7 +164,7 @@ def default() -> ConfigDict:
             "evaluation": {
                 "image_score": "protocol",  # max with a foreground mask, else mean
                 "smoothing": 0.0,  # of the upsampled map: a Gaussian's pixels
-                "border_units": False,  # late fusion: outermost positions apart
+                "border_units": False,  # own units for the outermost positions
             },
             "calibration": {
                 "method": "split",  # cross: each fold left out in turn; auto: few parts
