@@ -198,7 +198,7 @@ class Units(NamedTuple):
     """The units of each group's distances: two quantiles on good parts.
 
     The first row is for positions inside a map, the second for the outermost ones.
-    Networks pad with zeros, so at the border good parts have larger distances, too.
+    The backbone pads with zeros, so at the border good parts have larger distances.
     """
 
     low: Float[Array | np.ndarray, "2 g"]

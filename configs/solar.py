@@ -12,8 +12,8 @@ each as a separate type.
 --config.dataset.seed=1 draws other cells.
 
 On two CPU cores AST takes 5 minutes a category and reaches image AUROC 91.3 ± 0.6 on
-mono- and 80.7 ± 0.6 on polycrystalline cells. `:plus` (AST+) takes 4 minutes, 133 s of
-them for training, and reaches 92.9 ± 0.2 and 81.7 ± 0.2 (three seeds each).
+mono- and 80.7 ± 0.6 on polycrystalline cells. `:plus` (AST+) takes 3 minutes, 107 s
+of them for training, and reaches 95.0 ± 0.1 and 83.6 ± 0.8 (three seeds each).
 docs/ast_plus.md has the commands and the machine.
 """
 
