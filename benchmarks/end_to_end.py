@@ -165,6 +165,7 @@ def serve_ours(folder: Path) -> None:
     config.backbone.weights = str(folder / "weights.safetensors")
     config.student.width = job["width"]
     config.teacher.epochs = config.student.epochs = job["epochs"]
+    faithful = config.copy_and_resolve_references()
     if job["plus"]:
         config = configuration.ast_plus(config)
 
@@ -180,9 +181,9 @@ def serve_ours(folder: Path) -> None:
         return np.array([*losses, *(a for a in aurocs if a is not None)])
 
     with tempfile.TemporaryDirectory(dir=folder) as directory:
-        config.dataset.data_dir = directory
-        (category,) = open_categories(config)
-        save_start(folder / "start", config, category.inputs("train"))
+        faithful.dataset.data_dir = directory
+        (category,) = open_categories(faithful)
+        save_start(folder / "start", faithful, category.inputs("train"))
     clock = compile_clock()
     keep, first_calls = folder / "ours.npz", job["first_calls"]
     serve(run, keep=keep, first_calls=first_calls, compiling_s=clock)

@@ -68,10 +68,10 @@ def test_ranges_are_taken_side_by_side():
     np.testing.assert_array_equal(take(x, ((7, 9), (0, 2)))[0, 0, 0], [7, 8, 0, 1])
 
 
-def networks(fusion: str):
+def networks(fusion: str, **teacher: str):
     config = ast_plus(default())
     config.fusion = fusion
-    config.teacher.update(blocks=2, hidden=4)
+    config.teacher.update(blocks=2, hidden=4, **teacher)
     config.student.update(blocks=1, width=4)
     size = {"side": 4, "channels": 10, "blocks": BOTH}
     pair = create_teacher(config, **size), create_student(config, **size)
@@ -88,8 +88,8 @@ def networks(fusion: str):
 
 
 @pytest.mark.parametrize("fusion", ["late", "joint"])
-def test_teachers_side_by_side_invert_and_only_their_scales_change_volume(fusion):
-    (teacher, variables), _, x = networks(fusion)
+def test_additive_teachers_side_by_side_change_volume_by_scales_alone(fusion):
+    (teacher, variables), _, x = networks(fusion, coupling="additive")
     z, log_det = jax.jit(teacher.apply)(variables, x)
     back, inverse = jax.jit(lambda v, z: teacher.apply(v, z, method="inverse"))(
         variables, z
@@ -98,6 +98,22 @@ def test_teachers_side_by_side_invert_and_only_their_scales_change_volume(fusion
     np.testing.assert_allclose(inverse, -log_det)
     scales = [flow["log_scale"].sum() for flow in variables["params"].values()]
     np.testing.assert_allclose(log_det, np.full((2, 4, 4), sum(scales)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", ["late", "joint"])
+def test_teachers_side_by_side_invert_and_nearly_preserve_volume(fusion):
+    """Each of two blocks scales each of ten channels by a tenth at most."""
+    (teacher, variables), _, x = networks(fusion)
+    far = jax.tree.map(lambda leaf: 100 * leaf, variables)
+    for drawn in (variables, far):
+        z, log_det = jax.jit(teacher.apply)(drawn, x)
+        assert 0.1 < jnp.abs(log_det).max() < 0.1 * 2 * 10
+    z, log_det = jax.jit(teacher.apply)(variables, x)
+    back, inverse = jax.jit(lambda v, z: teacher.apply(v, z, method="inverse"))(
+        variables, z
+    )
+    np.testing.assert_allclose(back, x, atol=1e-4)
+    np.testing.assert_allclose(inverse, -log_det, atol=1e-5)
 
 
 def test_a_student_sees_the_other_stage_of_its_modality_alone():
