@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
 LossAverage = Literal["all", "foreground"]
@@ -220,7 +220,7 @@ class Units(NamedTuple):
             position per part at the border, and one inside; else all count together.
         """
         where = foreground > 0
-        outermost = np.broadcast_to(border(*where.shape[1:]) > 0, where.shape)
+        outermost = border(*where.shape[1:])
         rows = [where & ~outermost, where & outermost]
         if not border_units or min(row.sum() for row in rows) < len(good):
             rows = [where, where]
@@ -237,16 +237,17 @@ class Units(NamedTuple):
         """The mean over groups of distances in their units."""
         outermost = border(*distances.shape[-3:-1])[..., None]
         low, high = (
-            inside * (1 - outermost) + outside * outermost
+            jnp.where(outermost, outside, inside)
             for inside, outside in (self.low, self.high)
         )
         return ((distances - low) / (high - low)).mean(-1)
 
 
-def border(h: int, w: int) -> Float[np.ndarray, "h w"]:
-    """Returns 1 at the outermost positions of a map and 0 inside."""
-    inside = np.zeros((max(h - 2, 0), max(w - 2, 0)), np.float32)
-    return np.pad(inside, 1, constant_values=1)[:h, :w]
+def border(h: int, w: int) -> Bool[np.ndarray, "h w"]:
+    """Whether a position of a map is an outermost one."""
+    outermost = np.ones((h, w), bool)
+    outermost[1:-1, 1:-1] = False
+    return outermost
 
 
 def group_scores(

@@ -119,7 +119,7 @@ def test_the_outermost_positions_have_units_of_their_own():
 def test_without_enough_good_positions_at_the_border_all_have_the_same_units():
     """A foreground mask may leave no position there."""
     good = np.random.default_rng(0).uniform(size=(50, 6, 8, 1))
-    foreground = 1 - np.broadcast_to(scoring.border(6, 8), (50, 6, 8))
+    foreground = 1.0 - np.broadcast_to(scoring.border(6, 8), (50, 6, 8))
     units = scoring.Units.of(good, foreground, border_units=True)
     together = scoring.Units.of(good, foreground)
     np.testing.assert_array_equal(units, together)
